@@ -1,0 +1,113 @@
+"""
+How compiled kernels run: compilation and its cache, threads, and the way between torch and NumPy.
+
+Every kernel of `spigot_allennlp.functional` is compiled by numba on its first use and cached on disk.
+"""
+
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, Optional, Tuple
+
+import numba
+import numpy as np
+import torch
+from numba.core import event
+
+logger = logging.getLogger(__name__)
+
+# Stands for -inf inside kernels. Sums of a few hundred of them stay finite in float32, so that no kernel ever
+# computes inf - inf; the exponential of any difference to a finite score is exactly 0.
+FORBIDDEN = -1e30
+
+# No "nnan" and no "ninf": LLVM may then delete the comparisons by which kernels recognise forbidden parts. What is
+# left is what lets it vectorise sums.
+_FASTMATH = {"nsz", "arcp", "contract", "reassoc"}
+
+
+class _CompilationNotice(event.Listener):
+    """
+    Says once, when a kernel is really compiled (and not loaded from the cache), why the program waits.
+    """
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def on_start(self, event: Any) -> None:
+        if not self._said and event.data["dispatcher"].py_func.__module__.startswith("spigot_allennlp."):
+            self._said = True
+            logger.warning(
+                "Compiling the structured-inference kernels: once per machine, cached on disk afterwards."
+            )
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+event.register("numba:compile", _CompilationNotice())
+
+
+def kernel(function: Optional[Callable] = None, *, fastmath: Any = None, **options: Any) -> Callable:
+    """
+    Compile a function with numba: without the interpreter lock, so that `parallel_for` can run it in threads, and
+    with a cache on disk, which numba writes by renaming finished files, so that several workers may start at once.
+
+    # Parameters
+
+    fastmath : `set` or `bool`, optional (default = re-association without assumptions on NaN and infinity)
+        Given `True`, the compiler also assumes that no value is NaN or infinite: kernels whose inputs are
+        clamped to `FORBIDDEN` may say so, and their `max` is then vectorised.
+    """
+
+    def compile_lazily(python_function: Callable) -> Callable:
+        return numba.njit(
+            nogil=True,
+            cache=True,
+            error_model="numpy",
+            fastmath=_FASTMATH if fastmath is None else fastmath,
+            **options,
+        )(python_function)
+
+    return compile_lazily if function is None else compile_lazily(function)
+
+
+_executor: Optional[Tuple[int, int, ThreadPoolExecutor]] = None
+
+
+def _threads(number: int) -> ThreadPoolExecutor:
+    """The one pool, made anew in a forked process (threads do not survive a fork) or when the size changes."""
+    global _executor
+    key = (os.getpid(), number)
+    if _executor is None or _executor[:2] != key:
+        _executor = (*key, ThreadPoolExecutor(number, thread_name_prefix="spigot_allennlp"))
+    return _executor[2]
+
+
+def parallel_for(function: Callable[[int, int], Any], num_items: int) -> None:
+    """
+    Run `function(start, stop)` over a partition of `range(num_items)`, on at most `torch.get_num_threads()` threads.
+
+    Plain threads around kernels that release the interpreter lock, rather than numba's own parallel loops: a
+    second spinning pool beside torch's OpenMP threads slows both down by orders of magnitude on few cores.
+    """
+    workers = min(torch.get_num_threads(), num_items)
+    if workers <= 1:
+        if num_items:
+            function(0, num_items)
+        return
+    bounds = np.linspace(0, num_items, workers + 1).astype(int)
+    pool = _threads(workers)
+    futures = [pool.submit(function, int(a), int(b)) for a, b in zip(bounds[:-2], bounds[1:-1])]
+    function(int(bounds[-2]), int(bounds[-1]))
+    for future in futures:
+        future.result()
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """The tensor's values as a contiguous array on the CPU; shares memory where it can, so kernels only read it."""
+    return tensor.detach().cpu().contiguous().numpy()
+
+
+def from_numpy(array: np.ndarray, like: torch.Tensor, dtype: Optional[torch.dtype] = None) -> torch.Tensor:
+    """The array as a tensor on the device of `like`, in `dtype` or the array's own type."""
+    return torch.from_numpy(array).to(device=like.device, dtype=dtype)
