@@ -1,0 +1,40 @@
+# On a fresh machine with Python 3.10 to 3.12, gcc and make:
+#
+#   make train      sets up .venv and trains the default parser on the embedded data (fixtures/)
+#   make test       sets up .venv and runs the tests
+#   make install    only sets up .venv
+#
+# PYTHON names the interpreter that .venv is made with, by default the first of 3.11, 3.12 and 3.10 that is there.
+
+SHELL := bash
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+CONFIG ?= training_configs/syntactic_then_semantic/spigot.jsonnet
+RUN ?= runs/spigot
+
+.PHONY: install train test lint format fixtures
+
+install: $(INSTALLED)
+
+# Written last, so that an interrupted set-up is done again and a finished one is not.
+$(INSTALLED): setup.cfg requirements/constraints.txt requirements/allennlp.txt scripts/setup.sh scripts/install_allennlp.py
+	PYTHON="$(PYTHON)" scripts/setup.sh $(VENV)
+	@touch $@
+
+train: $(INSTALLED)
+	$(VENV)/bin/allennlp train $(CONFIG) --include-package spigot_allennlp --serialization-dir $(RUN) --force
+	$(VENV)/bin/allennlp evaluate $(RUN)/model.tar.gz fixtures/test.conllu --include-package spigot_allennlp
+
+test: $(INSTALLED)
+	$(VENV)/bin/python -m pytest
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: $(INSTALLED)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+fixtures: $(INSTALLED)
+	$(VENV)/bin/python scripts/make_fixtures.py

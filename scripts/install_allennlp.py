@@ -1,0 +1,61 @@
+"""
+Installs AllenNLP 2.10.1 into the running Python's environment, beside whatever torch, spaCy and transformers are
+there (`pip install .` brings them; `requirements/allennlp.txt` says why AllenNLP cannot come the same way):
+
+    pip install .
+    python scripts/install_allennlp.py
+"""
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import List
+
+ROOT = Path(__file__).resolve().parent.parent
+SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
+
+# AllenNLP imports torchvision unconditionally. The right one is the one built for the installed torch, but the newest
+# wheels on PyPI fail to import beside a torch of another build (CUDA or CPU). This is the last version that imports
+# beside any torch: it then leaves its compiled operators unloaded, which only AllenNLP's vision models would use.
+FALLBACK_TORCHVISION = "torchvision==0.15.2"
+
+# Python runs lines of .pth files that start with "import" when it starts: it is the only place from which to reach a
+# warning that AllenNLP's command line provokes before it loads any plugin.
+FILTER_FILE = "spigot_allennlp_torchvision_warning.pth"
+FILTER_LINE = (
+    "import warnings; warnings.filterwarnings('ignore', 'Failed to load image Python extension', UserWarning, "
+    "r'torchvision\\.io\\.image')\n"
+)
+
+
+def pip_install(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([*command, *arguments], check=True)
+
+
+def torchvision_imports() -> bool:
+    """Tried in a process of its own: a failed import leaves half-registered operators behind."""
+    check = subprocess.run([sys.executable, "-W", "ignore", "-c", "import torchvision"], capture_output=True)
+    return check.returncode == 0
+
+
+def fallback_arguments() -> List[str]:
+    if sys.version_info < (3, 12):
+        return [FALLBACK_TORCHVISION]
+    # There is no such wheel for Python 3.12. Its Python part works there, and its compiled part stays unloaded anyway.
+    target = ["--target", str(SITE_PACKAGES), "--upgrade", "--python-version", "3.11", "--only-binary", ":all:"]
+    return [*target, FALLBACK_TORCHVISION]
+
+
+def main() -> None:
+    pip_install("--no-build-isolation", "--requirement", str(ROOT / "requirements" / "allennlp.txt"))
+    if not torchvision_imports():
+        pip_install(*fallback_arguments())
+        (SITE_PACKAGES / FILTER_FILE).write_text(FILTER_LINE)
+        if not torchvision_imports():
+            sys.exit("Neither the installed torchvision nor " + FALLBACK_TORCHVISION + " imports beside this torch.")
+
+
+if __name__ == "__main__":
+    main()
