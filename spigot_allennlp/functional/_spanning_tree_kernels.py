@@ -1,0 +1,579 @@
+"""
+Compiled kernels over spanning arborescences, one sentence at a time. Used by `spanning_tree` only.
+
+Scores come as float64 of shape (batch, tokens, tokens) in (dependent, head) order, `lengths` holds the number of words of
+each sentence, and every function handles the sentences `start` to `stop` of the batch.
+"""
+
+import math
+
+import numpy as np
+
+from spigot_allennlp.functional.runtime import FORBIDDEN, kernel
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Maximum
+# ---------------------------------------------------------------------------------------------------------------------
+
+# Minus infinity stays a value that compares as it should; only NaN is assumed away, which vectorises the maxima.
+_ORDERED = {"nnan", "nsz", "reassoc"}
+
+_UNSEEN, _ON_PATH, _DONE = 0, 1, 2
+
+
+@kernel
+def _read_arcs(scores, arcs):
+    """`arcs[d, h]`: the score where the arc is allowed, else -inf (also for the diagonal, ROOT's row and NaN)."""
+    size = arcs.shape[0]
+    arcs[0, :] = -np.inf
+    for dependent in range(1, size):
+        row = arcs[dependent]
+        given = scores[dependent]
+        for head in range(size):
+            score = given[head]
+            row[head] = min(score, -FORBIDDEN) if score > FORBIDDEN else -np.inf
+        row[dependent] = -np.inf
+
+
+@kernel(fastmath=_ORDERED)
+def _maximum(row):
+    best = -np.inf
+    for i in range(row.size):
+        best = max(best, row[i])
+    return best
+
+
+@kernel(fastmath=_ORDERED)
+def _maximum_arborescence(rows, single_root, heads, links, values):
+    """
+    Chu-Liu-Edmonds with Tarjan's path growing on a dense graph, in O(n^2).
+
+    A node is a word or, from `size` on, a contracted cycle. `rows[v, h]` is the gain of the best arc from the original
+    node `h` into `v`, over what the arcs inside `v` lose by it; rows of contracted nodes are kept, so that
+    expansion finds which of the cycle's nodes an arc enters by looking for the same number again.
+
+    A single root is a lexicographic order on (fewest arcs from ROOT, highest score), which Chu-Liu-Edmonds is as correct for
+    as for numbers: an arc from ROOT is chosen only where a node has no other, that is, when all that can be contracted is.
+
+    `rows` has 2 * size rows, of which the first `size` are given. Returns whether there is a tree.
+    """
+    size = rows.shape[1]
+    state, group, chosen, child, sibling, first, last, following, path = links
+    state[:] = _UNSEEN
+    for v in range(size):
+        group[v] = v
+        child[v] = -1
+        first[v] = v
+        last[v] = v
+        following[v] = -1
+    state[0] = _DONE
+    root_taken = False
+    lowest = 1 if single_root else 0
+    num_nodes = size
+
+    for word in range(1, size):
+        if state[group[word]] == _DONE:
+            continue
+        depth = 1
+        path[0] = group[word]
+        state[path[0]] = _ON_PATH
+        while depth > 0:
+            v = path[depth - 1]
+            row = rows[v]
+            best = _maximum(row[lowest:])
+            if best == -np.inf:
+                if not single_root or root_taken or row[0] == -np.inf:
+                    return False
+                root_taken = True
+                chosen[v] = 0
+                entered = 0
+            else:
+                head = lowest
+                while row[head] != best and head < size - 1:
+                    head += 1
+                chosen[v] = head
+                values[v] = best
+                entered = group[head]
+            if state[entered] == _DONE:
+                for i in range(depth):
+                    state[path[i]] = _DONE
+                depth = 0
+            elif state[entered] == _UNSEEN:
+                state[entered] = _ON_PATH
+                path[depth] = entered
+                depth += 1
+            else:
+                cycle = num_nodes
+                num_nodes += 1
+                merged = rows[cycle]
+                merged[:] = -np.inf
+                first[cycle] = -1
+                child[cycle] = -1
+                while True:
+                    depth -= 1
+                    part = path[depth]
+                    source = rows[part]
+                    value = values[part]
+                    for h in range(size):
+                        merged[h] = max(merged[h], source[h] - value)
+                    sibling[part] = child[cycle]
+                    child[cycle] = part
+                    if first[cycle] < 0:
+                        first[cycle] = first[part]
+                    else:
+                        following[last[cycle]] = first[part]
+                    last[cycle] = last[part]
+                    if part == entered:
+                        break
+                member = first[cycle]
+                while member >= 0:
+                    group[member] = cycle
+                    merged[member] = -np.inf
+                    member = following[member]
+                state[cycle] = _ON_PATH
+                path[depth] = cycle
+                depth += 1
+
+    for cycle in range(num_nodes - 1, size - 1, -1):
+        head = chosen[cycle]
+        part = child[cycle]
+        while sibling[part] >= 0 and rows[part, head] - values[part] != rows[cycle, head]:
+            part = sibling[part]
+        chosen[part] = head
+    heads[0] = -1
+    heads[1:] = chosen[1:size]
+    return True
+
+
+@kernel
+def best_tree(scores, lengths, single_root, heads, start, stop):
+    """Fill `heads` (batch, tokens), given as -1, with the best tree; a sentence without a tree keeps its -1."""
+    for b in range(start, stop):
+        size = lengths[b] + 1
+        rows = np.empty((2 * size, size))
+        links = np.empty((9, 2 * size), np.int64)
+        values = np.empty(2 * size)
+        _read_arcs(scores[b], rows[:size])
+        _maximum_arborescence(rows, single_root, heads[b, :size], links, values)
+
+
+@kernel
+def best_trees(scores, lengths, k, single_root, heads, start, stop):
+    """
+    Fill `heads` (batch, k, tokens), given as -1, with the k best trees in order, by Lawler's partition.
+
+    The trees other than the best of a set are those that agree with it on the words before i and differ at i, for every i: disjoint
+    sets, whose best trees are candidates. A candidate's own set is described by the word it deviates at, the heads
+    forbidden there, and its heads before that word, which are fixed. No more than k candidates are ever needed.
+    """
+    for b in range(start, stop):
+        size = lengths[b] + 1
+        arcs = np.empty((size, size))
+        rows = np.empty((2 * size, size))
+        links = np.empty((9, 2 * size), np.int64)
+        values = np.empty(2 * size)
+        _read_arcs(scores[b], arcs)
+        candidates = np.empty((k, size), np.int64)
+        totals = np.full(k, -np.inf)
+        deviations = np.empty(k, np.int64)
+        banned = np.zeros((k, size), np.bool_)
+        tree = np.empty(size, np.int64)
+        trial = np.empty(size, np.int64)
+        ban = np.empty(size, np.bool_)
+
+        rows[:size] = arcs
+        if _maximum_arborescence(rows, single_root, candidates[0], links, values):
+            totals[0] = 0.0
+            deviations[0] = 1
+        for rank in range(k):
+            slot = np.argmax(totals)
+            if totals[slot] == -np.inf:
+                break
+            tree[:] = candidates[slot]
+            ban[:] = banned[slot]
+            deviation = deviations[slot]
+            totals[slot] = -np.inf
+            heads[b, rank, :size] = tree
+            if rank == k - 1:
+                break
+            for word in range(deviation, size):
+                if word > deviation:
+                    ban[:] = False
+                ban[tree[word]] = True
+                rows[:size] = arcs
+                for fixed in range(1, word):
+                    rows[fixed, :] = -np.inf
+                    rows[fixed, tree[fixed]] = arcs[fixed, tree[fixed]]
+                for head in range(size):
+                    if ban[head]:
+                        rows[word, head] = -np.inf
+                if not _maximum_arborescence(rows, single_root, trial, links, values):
+                    continue
+                total = 0.0
+                for i in range(1, size):
+                    total += arcs[i, trial[i]]
+                slot = np.argmin(totals)
+                if total > totals[slot]:
+                    totals[slot] = total
+                    candidates[slot] = trial
+                    deviations[slot] = word
+                    banned[slot] = ban
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sums over all trees
+# ---------------------------------------------------------------------------------------------------------------------
+#
+# The matrix-tree theorem without a subtraction. A word's heads are the steps of a random walk that goes from a word to one of its
+# heads with probability proportional to the arc's weight, and stops at ROOT. Eliminating word k from the graph,
+#
+#     p = sum_j w[k, j],    w[i, j] += w[i, k] * w[k, j] / p    (i, j left, i != j),
+#
+# leaves the weights of the walk watched only outside k, and divides the sum over trees by p: this is Gaussian elimination on the
+# Laplacian, whose diagonal is never stored but summed anew (Grassmann, Taksar & Heyman 1985), so that every number
+# is a sum of products of positive numbers and has a small *relative* error, whatever the condition of the Laplacian.
+#
+# The marginal of an arc h -> d is proportional, over h, to w[d, h] * E[h, d], where E[h, d] is the probability that the
+# walk from h stops at ROOT without meeting d. The textbook's difference of two entries of the inverse is that
+# number, and cancels; eliminating all words but d gives it without a difference, and dividing and conquering does that
+# for all d in O(n^3).
+#
+# A single root is the limit of weights t * w[d, ROOT] for t -> 0: the leading power of t is the sum over trees with one arc
+# from ROOT, and to leading order p leaves that arc out.
+#
+# Gradients of marginals come from the same code with complex numbers: a positive number with an infinitesimal imaginary part
+# is a dual number (Squire & Trapp 1998), and sums of products of those are stable too.
+#
+# Numbers have two formats: plain ones, and mantissas beside exponents of 2^256 for weights which underflow. The plain run checks
+# each factor against `_TINY`, so that no product can have underflown, and gives up otherwise.
+
+_TINY = 1e-130
+_LOG_TINY = math.log(_TINY)
+_RADIX = 2.0**256
+_INVERSE_RADIX = 2.0**-256
+_LOG_RADIX = 256 * math.log(2.0)
+_UPPER = 2.0**128
+_LOWER = 2.0**-128
+# Exponents: of zero, and of the t above; every sum of real exponents stays well within the latter.
+_ZERO = -(2.0**60)
+_ROOT_ORDER = 2.0**40
+
+
+@kernel
+def _normalise(m, x):
+    if m.real >= _UPPER:
+        return m * _INVERSE_RADIX, x + 1.0
+    if m.real < _LOWER:
+        return m * _RADIX, x - 1.0
+    return m, x
+
+
+@kernel
+def _add(m, x, n, y):
+    """The sum of two extended numbers."""
+    gap = x - y
+    if gap == 0.0:
+        m, x = m + n, x
+    elif gap == 1.0:
+        m, x = m + n * _INVERSE_RADIX, x
+    elif gap == -1.0:
+        m, x = m * _INVERSE_RADIX + n, y
+    elif gap < 0.0:
+        m, x = n, y
+    if m.real >= _UPPER:
+        m, x = m * _INVERSE_RADIX, x + 1.0
+    return m, x
+
+
+@kernel
+def _add_multiple(target, target_x, factor, factor_x, source, source_x, extended):
+    if extended:
+        for j in range(target.size):
+            m, x = _normalise(factor * source[j], factor_x + source_x[j])
+            target[j], target_x[j] = _add(target[j], target_x[j], m, x)
+    else:
+        for j in range(target.size):
+            target[j] += factor * source[j]
+
+
+@kernel
+def _read_weights(scores, tangent, unit, num_words, single_root, extended, weights, exponents):
+    """
+    Arc weights exp(score) (1 + unit * tangent), each word's rescaled by its largest, which changes all trees alike. Words are
+    numbered from 0 here and ROOT is the last column. With a single root, arcs from ROOT are rescaled separately.
+
+    Returns the logarithm of the scale of a tree, and whether plain numbers can hold the weights.
+    """
+    scale = 0.0
+    safe = True
+    top_root = -np.inf
+    tops = np.zeros(num_words)
+    for d in range(num_words):
+        row = scores[d + 1]
+        top = -np.inf
+        for h in range(1 if single_root else 0, num_words + 1):
+            if row[h] > top and h != d + 1:
+                top = row[h]
+        if top > FORBIDDEN:
+            tops[d] = top
+        scale += tops[d]
+        if row[0] > FORBIDDEN:
+            top_root = max(top_root, row[0] - tops[d])
+    if single_root and top_root > -np.inf:
+        scale += top_root
+    for d in range(num_words):
+        for h in range(num_words + 1):
+            column = h - 1 if h > 0 else num_words
+            score = scores[d + 1, h]
+            if column == d or not score > FORBIDDEN:
+                weights[d, column] = 0.0
+                exponents[d, column] = _ZERO
+                continue
+            score -= tops[d]
+            exponent = 0.0
+            if single_root and h == 0:
+                score -= top_root
+                exponent = -_ROOT_ORDER
+            if extended:
+                blocks = np.rint(score / _LOG_RADIX)
+                score -= blocks * _LOG_RADIX
+                exponents[d, column] = exponent + blocks
+            elif score < _LOG_TINY:
+                safe = False
+            weights[d, column] = math.exp(score) * (1.0 + unit * tangent[d + 1, h])
+    return scale, safe
+
+
+@kernel(fastmath=_ORDERED)
+def _smallest(row):
+    """The smallest positive number of a row, if there is one below 1."""
+    smallest = 1.0
+    for i in range(row.size):
+        value = row[i].real
+        smallest = min(smallest, value if value > 0.0 else 1.0)
+    return smallest
+
+
+@kernel
+def _eliminate(graph, graph_x, num_gone, size, single_root, extended, pivots, pivots_x):
+    """
+    Eliminate the first `num_gone` of `size` words. Their rows become the probabilities of where the walk from them
+    first is among the others and ROOT (column `size`).
+
+    Returns whether that succeeded: not if a word has no way to go on, or if plain numbers might underflow.
+    """
+    for k in range(num_gone):
+        row = graph[k, k + 1 : size + 1]
+        row_x = graph_x[k, k + 1 : size + 1]
+        pivot = row[0] * 0.0
+        pivot_x = _ZERO
+        if extended:
+            for j in range(row.size):
+                pivot, pivot_x = _add(pivot, pivot_x, row[j], row_x[j])
+        else:
+            for j in range(row.size - 1 if single_root else row.size):
+                pivot += row[j]
+        if not pivot.real > 0.0:
+            return False
+        pivots[k] = pivot.real
+        pivots_x[k] = pivot_x
+        inverse = 1.0 / pivot
+        if extended:
+            for j in range(row.size):
+                row[j], row_x[j] = _normalise(row[j] * inverse, row_x[j] - pivot_x)
+        else:
+            for j in range(row.size):
+                row[j] *= inverse
+            if _smallest(row) < _TINY:
+                return False
+        for i in range(size):
+            factor = graph[i, k]
+            if i != k and factor.real > 0.0:
+                if not extended and factor.real < _TINY:
+                    return False
+                _add_multiple(
+                    graph[i, k + 1 : size + 1],
+                    graph_x[i, k + 1 : size + 1],
+                    factor,
+                    graph_x[i, k],
+                    row,
+                    row_x,
+                    extended,
+                )
+                graph[i, i] = 0.0
+                graph_x[i, i] = _ZERO
+    return True
+
+
+@kernel
+def _rotate(graph, offset, size, turn, result):
+    """Copy the graph of the words from `offset` on, the first `turn` of them moved behind the others; ROOT stays last."""
+    for i in range(size):
+        row = offset + (i + turn) % size
+        result[i, : size - turn] = graph[row, offset + turn : offset + size]
+        result[i, size - turn : size] = graph[row, offset : offset + turn]
+        result[i, size] = graph[row, offset + size]
+
+
+@kernel
+def _join(work, work_x, gone, size, first_gone, first_kept, escape, escape_x, extended):
+    """
+    The rows of `escape` of eliminated words, from where their walks first are among those kept. Returns whether plain
+    numbers can hold them.
+    """
+    end = first_kept + size - gone
+    for i in range(gone):
+        if not extended and _smallest(work[i, gone : size + 1]) < _TINY:
+            return False
+        row = escape[first_gone + i, first_kept:end]
+        row_x = escape_x[first_gone + i, first_kept:end]
+        row[:] = work[i, size]
+        row_x[:] = work_x[i, size]
+        for j in range(size - gone):
+            factor = work[i, gone + j]
+            if factor.real > 0.0:
+                other = escape[first_kept + j, first_kept:end]
+                other_x = escape_x[first_kept + j, first_kept:end]
+                _add_multiple(row, row_x, factor, work_x[i, gone + j], other, other_x, extended)
+        if not extended and _smallest(row) < _TINY:
+            return False
+    return True
+
+
+@kernel
+def _escape_probabilities(
+    graphs, graphs_x, num_words, single_root, extended, escape, escape_x, pivots, pivots_x
+):
+    """
+    Fill `escape[h, d]`, the probability that the walk from h stops at ROOT without meeting d, in the graph `graphs[0]`. Returns
+    whether that succeeded, as in `_eliminate`.
+
+    By dividing and conquering (a loop over a stack: numba cannot cache recursive functions): each half of the words in turn is
+    eliminated, which leaves a smaller problem for the other half in `graphs[level + 1]`, and its rows then follow.
+    """
+    depth = graphs.shape[0]
+    offsets, firsts, sizes, sides = np.zeros((4, depth), np.int64)
+    sizes[0] = num_words
+    level = 0
+    while level >= 0:
+        size, first, side = sizes[level], firsts[level], sides[level]
+        if size == 1:
+            escape[first, first] = 0.0
+            escape_x[first, first] = _ZERO
+            level -= 1
+            continue
+        half = size // 2
+        work, work_x = graphs[level + 1], graphs_x[level + 1]
+        if side == 1 and not _join(work, work_x, half, size, first, first + half, escape, escape_x, extended):
+            return False
+        if side == 2:
+            if not _join(work, work_x, size - half, size, first + half, first, escape, escape_x, extended):
+                return False
+            level -= 1
+            continue
+        _rotate(graphs[level], offsets[level], size, side * half, work)
+        if extended:
+            _rotate(graphs_x[level], offsets[level], size, side * half, work_x)
+        gone = half if side == 0 else size - half
+        if not _eliminate(work, work_x, gone, size, single_root, extended, pivots, pivots_x):
+            return False
+        sides[level] += 1
+        level += 1
+        offsets[level] = gone
+        firsts[level] = first + half if side == 0 else first
+        sizes[level] = size - gone
+        sides[level] = 0
+    return True
+
+
+@kernel
+def log_partitions(scores, lengths, single_root, results, start, stop):
+    """Fill `results` (batch,); -inf where there is no tree."""
+    most = lengths[start:stop].max()
+    graph, graph_x = np.empty((most, most + 1)), np.empty((most, most + 1))
+    pivots, pivots_x = np.empty(most + 1), np.empty(most + 1)
+    for b in range(start, stop):
+        n = lengths[b]
+        if n == 0:
+            results[b] = 0.0
+            continue
+        for extended in (False, True):
+            scale, safe = _read_weights(scores[b], scores[b], 0.0, n, single_root, extended, graph, graph_x)
+            if (safe or extended) and _eliminate(
+                graph, graph_x, n - 1, n, single_root, extended, pivots, pivots_x
+            ):
+                pivots[n - 1] = graph[n - 1, n]
+                pivots_x[n - 1] = graph_x[n - 1, n]
+                break
+            pivots[n - 1] = 0.0
+        result = scale
+        for k in range(n):
+            result += math.log(pivots[k])
+        if extended and result > -np.inf:
+            exponent = 0.0
+            for k in range(n):
+                exponent += pivots_x[k]
+            if single_root:
+                exponent += _ROOT_ORDER
+                if exponent < -0.5 * _ROOT_ORDER:
+                    result = -np.inf
+            result += exponent * _LOG_RADIX
+        results[b] = result
+
+
+@kernel
+def arc_marginals(scores, tangent, unit, lengths, single_root, graphs, escape, results, start, stop):
+    """
+    Fill `results` (batch, tokens, tokens), given as zeros, which a sentence without a tree keeps.
+
+    # Parameters
+
+    unit : `float` or `complex`
+        0, or an infinitesimal imaginary number: the results' imaginary part is then the derivative of the marginals
+        as the scores move along `tangent`.
+    graphs, escape : working space
+        `(levels, words, words + 1)` and `(words, words)`, of the type of the results.
+    """
+    graphs_x, escape_x = np.empty(graphs.shape), np.empty(escape.shape)
+    pivots, pivots_x = np.empty(escape.shape[0]), np.empty(escape.shape[0])
+    for b in range(start, stop):
+        n = lengths[b]
+        if n == 0:
+            continue
+        found = False
+        for extended in (False, True):
+            _, safe = _read_weights(
+                scores[b], tangent[b], unit, n, single_root, extended, graphs[0], graphs_x[0]
+            )
+            found = (safe or extended) and _escape_probabilities(
+                graphs, graphs_x, n, single_root, extended, escape, escape_x, pivots, pivots_x
+            )
+            if found:
+                break
+        if not found:
+            continue
+        result = results[b]
+        root_arcs = 0.0
+        for d in range(n):
+            row, row_x = graphs[0, d], graphs_x[0, d]
+            for h in range(n):
+                row[h] *= escape[h, d]
+            if extended:
+                top = -np.inf
+                for h in range(n + 1):
+                    row[h], row_x[h] = _normalise(row[h], row_x[h] + (escape_x[h, d] if h < n else 0.0))
+                    if row[h].real > 0.0:
+                        top = max(top, row_x[h])
+                for h in range(n + 1):
+                    row[h] *= _RADIX ** max(row_x[h] - top, -3.0)
+            total = row[n]
+            for h in range(n):
+                total += row[h]
+            inverse = 1.0 / total if total.real > 0.0 else 0.0 * total
+            for h in range(n):
+                result[d + 1, h + 1] = row[h] * inverse
+            result[d + 1, 0] = row[n] * inverse
+            root_arcs += result[d + 1, 0].real
+        # No tree: some word has no way to ROOT, or a single root is asked for and cannot be had.
+        if root_arcs == 0.0 or (single_root and root_arcs > 1.5):
+            result[:] = 0.0
