@@ -5,7 +5,7 @@ elementwise), over any leading ones, and are differentiable almost everywhere, a
 linear around almost every point.
 """
 
-from typing import Optional, Tuple
+from typing import Optional
 
 import numpy as np
 import torch
@@ -204,7 +204,7 @@ def project_budget(values: torch.Tensor, budget: float, mask: Optional[torch.Ten
 
 def project_labeled_arcs_sequential(
     arcs: torch.Tensor, labels: torch.Tensor
-) -> Tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """
     The projection of Peng et al. (2018, section 4.2) for labelled graphs, arc by arc: first the arc is
     clipped to [0, 1], then its labels are projected onto `{0 <= x <= 1, sum x = arc}`. Feasible, but in
@@ -229,7 +229,7 @@ def project_labeled_arcs_sequential(
 
 def project_labeled_arcs_jointly(
     arcs: torch.Tensor, labels: torch.Tensor
-) -> Tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """
     `argmin_{a, x} (a - arc)^2 + ||x - labels||^2` subject to `0 <= a <= 1, x >= 0, sum x = a`, for each arc:
     the Euclidean projection onto the convex hull of "no arc" and "the arc with one of its labels".

@@ -26,9 +26,8 @@ scales = st.sampled_from([1.0, 1e-3, 1e4])
 
 def assert_nearest(point, projection, vertices, scale=1.0):
     """
-    The projection p of v onto conv(vertices) is characterised by `<v - p, y - p> <= 0` for every vertex y, and p in
-    the hull
-    (which the caller checks).
+    The projection p of v onto the hull is characterised by `<v - p, y - p> <= 0` for every vertex y and
+    p in the hull (which the caller checks).
     """
     residual = point - projection
     gaps = (residual.unsqueeze(-2) * (vertices - projection.unsqueeze(-2))).sum(-1)
@@ -77,10 +76,10 @@ def test_budget_is_the_nearest_point_within_the_budget(values, scale, budget):
     assert projection.sum(-1).max() <= budget + 1e-9
     if float(budget).is_integer():
         assert_nearest(values, projection, subsets(values.size(-1), budget), scale)
-    # For any budget: p = clip(v - tau, 0, 1) with one tau >= 0 a row, and tau = 0 unless the budget is used up.
+    # For any budget: p = clip(v - tau, 0, 1), one tau >= 0 a row, and tau = 0 unless the budget is used up.
     spare = projection.sum(-1) < budget - 1e-9
     torch.testing.assert_close(projection[spare], values[spare].clamp(0, 1))
-    for point, nearest in zip(values, projection):
+    for point, nearest in zip(values, projection, strict=True):
         free = (nearest > 1e-9) & (nearest < 1 - 1e-9)
         threshold = (point - nearest)[free]
         if len(threshold):
@@ -102,7 +101,9 @@ def test_masked_entries_do_not_count(project, dtype):
     projection = project(values, mask)
     assert projection.dtype == dtype and projection.shape == values.shape
     assert (projection[~mask] == 0).all()
-    for row, legal, expected in zip(values.flatten(0, 1), mask.flatten(0, 1), projection.flatten(0, 1)):
+    for row, legal, expected in zip(
+        values.flatten(0, 1), mask.flatten(0, 1), projection.flatten(0, 1), strict=True
+    ):
         if legal.any():
             alone = project(row[legal], torch.ones_like(row[legal], dtype=torch.bool))
             torch.testing.assert_close(expected[legal], alone)
