@@ -1,0 +1,23 @@
+"""
+Readers of sentences with dependency trees and graphs, and what writes their formats.
+"""
+
+from spigot_allennlp.dataset_readers.conllu_format import parse_conllu, write_conllu
+from spigot_allennlp.dataset_readers.conllu_graphs import ConlluGraphsDatasetReader
+from spigot_allennlp.dataset_readers.dependency_graph import DependencyGraph
+from spigot_allennlp.dataset_readers.dependency_graph_reader import DependencyGraphReader
+from spigot_allennlp.dataset_readers.sdp import SdpDatasetReader
+from spigot_allennlp.dataset_readers.sdp_format import SDP_HEADER, parse_companion, parse_sdp, write_sdp
+
+__all__ = [
+    "SDP_HEADER",
+    "ConlluGraphsDatasetReader",
+    "DependencyGraph",
+    "DependencyGraphReader",
+    "SdpDatasetReader",
+    "parse_companion",
+    "parse_conllu",
+    "parse_sdp",
+    "write_conllu",
+    "write_sdp",
+]

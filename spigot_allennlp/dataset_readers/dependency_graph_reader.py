@@ -1,0 +1,104 @@
+import gc
+from contextlib import contextmanager
+from itertools import islice
+from typing import Dict, Iterator, List, Optional, Sequence, Union
+
+from allennlp.common.checks import ConfigurationError
+from allennlp.data import DatasetReader, Field, Instance, Token, TokenIndexer
+from allennlp.data.fields import AdjacencyField, MetadataField, SequenceLabelField, TextField
+from allennlp.data.token_indexers import SingleIdTokenIndexer
+
+from spigot_allennlp.dataset_readers.dependency_graph import DependencyGraph
+
+_CHUNK = 256
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """
+    Python's cyclic garbage collector looks through all living objects each time they have grown by a quarter.
+    When instances are kept, that is more than half of the time that reading takes, and they hold no cycles
+    for it to find.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+class DependencyGraphReader(DatasetReader):
+    """
+    What the readers of sentences with trees and graphs share: turning sentences into instances. The fields:
+
+    - `tokens`: `TextField` of the words, without ROOT; each `Token` carries `lemma_`, `pos_` and `tag_`
+      (`"_"` where unknown, so that an indexer with that `feature_name` works on plain text too).
+    - `head_indices`: `SequenceLabelField` of integers, the head of each word, 0 for ROOT. Only where there
+      are trees.
+    - `head_tags`: `SequenceLabelField` of relations. Only where the trees are labelled.
+    - `arc_tags`: `AdjacencyField` of labels at `(dependent, head)`, both counted from 0 without ROOT; -1
+      elsewhere. Only where there are graphs.
+    - `tops`: `SequenceLabelField` of 0 and 1. Only where there are graphs.
+    - `metadata`: `"words"`, `"sentence_id"`, and the sentence itself as `"graph"`.
+
+    # Parameters
+
+    token_indexers : `Dict[str, TokenIndexer]`, optional (default = `{"tokens": SingleIdTokenIndexer()}`)
+    """
+
+    def __init__(self, token_indexers: Optional[Dict[str, TokenIndexer]] = None, **kwargs) -> None:
+        super().__init__(manual_distributed_sharding=True, manual_multiprocess_sharding=True, **kwargs)
+        self._token_indexers = token_indexers or {"tokens": SingleIdTokenIndexer()}
+
+    def read_sentences(self, file_path: str) -> Iterator[DependencyGraph]:
+        """The sentences of a file, one by one."""
+        raise NotImplementedError
+
+    def _read(self, file_path: str) -> Iterator[Instance]:
+        sentences = self.shard_iterable(self.read_sentences(file_path))
+        while True:
+            with _no_garbage_collection():
+                instances = [self.text_to_instance(sentence) for sentence in islice(sentences, _CHUNK)]
+            if not instances:
+                return
+            yield from instances
+
+    def text_to_instance(self, words: Union[DependencyGraph, Sequence[Union[str, Token]]]) -> Instance:
+        """
+        # Parameters
+
+        words : `Union[DependencyGraph, Sequence[Union[str, Token]]]`
+            A sentence with whatever annotation it has, or just its words or tokens.
+        """
+        sentence = words if isinstance(words, DependencyGraph) else DependencyGraph.from_tokens(words)
+        if not sentence.words:
+            raise ConfigurationError("a sentence needs at least one word")
+        tokens = TextField(sentence.to_tokens())
+        fields: Dict[str, Field] = {
+            "tokens": tokens,
+            "metadata": MetadataField(
+                {"words": sentence.words, "sentence_id": sentence.sentence_id, "graph": sentence}
+            ),
+        }
+        if sentence.heads is not None:
+            fields["head_indices"] = SequenceLabelField(
+                sentence.heads, tokens, label_namespace="head_index_tags"
+            )
+        if sentence.deprels is not None:
+            fields["head_tags"] = SequenceLabelField(sentence.deprels, tokens, label_namespace="head_tags")
+        if sentence.arcs is not None:
+            fields["arc_tags"] = AdjacencyField(
+                indices=[(dependent - 1, head - 1) for dependent, head in sentence.arcs],
+                sequence_field=tokens,
+                labels=list(sentence.arcs.values()),
+                label_namespace="arc_tags",
+                padding_value=-1,
+            )
+            tops: List[int] = [int(word in sentence.tops) for word in range(1, len(sentence) + 1)]
+            fields["tops"] = SequenceLabelField(tops, tokens, label_namespace="tops_tags")
+        return Instance(fields)
+
+    def apply_token_indexers(self, instance: Instance) -> None:
+        instance["tokens"].token_indexers = self._token_indexers
