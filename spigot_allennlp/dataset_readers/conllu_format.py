@@ -9,7 +9,8 @@ along. The tests compare with it.
 
 import logging
 import re
-from typing import Dict, Iterable, Iterator, List, Optional, Set, Tuple
+from collections.abc import Iterable, Iterator
+from typing import Optional
 
 from allennlp.common.checks import ConfigurationError
 
@@ -38,7 +39,7 @@ _RANGE = re.compile("([1-9][0-9]{0,8})-([1-9][0-9]{0,8})")
 _COLUMNS = "ten: ID FORM LEMMA UPOS XPOS FEATS HEAD DEPREL DEPS MISC"
 
 # The edges into a node as DEPS has them: (head, label).
-_Edges = List[Tuple[str, str]]
+_Edges = list[tuple[str, str]]
 
 
 def parse_conllu(
@@ -92,14 +93,14 @@ class _Parser:
         self._coarse = coarse
         self._ids = SentenceIds(file_path)
 
-    def parse(self, start: int, block: List[str]) -> DependencyGraph:
-        comments: List[str] = []
+    def parse(self, start: int, block: list[str]) -> DependencyGraph:
+        comments: list[str] = []
         sentence_id: Optional[str] = None
         empty_graph = False
-        multiword_tokens: Dict[int, str] = {}
-        empty_nodes: Dict[str, Tuple[int, str]] = {}  # id -> line, DEPS
-        rows: List[List[str]] = []
-        row_lines: List[int] = []
+        multiword_tokens: dict[int, str] = {}
+        empty_nodes: dict[str, tuple[int, str]] = {}  # id -> line, DEPS
+        rows: list[list[str]] = []
+        row_lines: list[int] = []
         last_of_range = 0
 
         for number, line in enumerate(block, start):
@@ -154,7 +155,7 @@ class _Parser:
             )
 
         _, words, lemmas, pos_tags, tags, feats, head_column, deprel_column, deps_column, misc = map(
-            list, zip(*rows)
+            list, zip(*rows, strict=True)
         )
         heads, deprels = None, None
         if head_column.count(ABSENT) < len(head_column):
@@ -193,16 +194,16 @@ class _Parser:
         if not match or int(match[1]) != words_before + 1 or int(match[2]) <= words_before + 1:
             raise self._error(
                 line,
-                f"{token!r} is no multiword token here; expected {words_before + 1}-m with a larger m, before "
-                "the first of its words",
+                f"{token!r} is no multiword token here; expected {words_before + 1}-m with a larger m, "
+                "before the first of its words",
             )
         if last_of_range > words_before:
             raise self._error(line, f"multiword token {token} overlaps one that ends at word {last_of_range}")
         return int(match[2])
 
     def _graph(
-        self, deps_column: List[str], empty_nodes: Dict[str, Tuple[int, str]], row_lines: List[int]
-    ) -> Tuple[Optional[Dict[Tuple[int, int], str]], Optional[Dict[int, str]]]:
+        self, deps_column: list[str], empty_nodes: dict[str, tuple[int, str]], row_lines: list[int]
+    ) -> tuple[Optional[dict[tuple[int, int], str]], Optional[dict[int, str]]]:
         if not empty_nodes and deps_column.count(ABSENT) == len(deps_column):
             return None, None
         position_of = positions(len(deps_column))
@@ -210,9 +211,9 @@ class _Parser:
             node: self._edges(node, deps, position_of, empty_nodes, line)
             for node, (line, deps) in empty_nodes.items()
         }
-        arcs: Dict[Tuple[int, int], str] = {}
-        tops: Dict[int, str] = {}
-        for word, (deps, line) in enumerate(zip(deps_column, row_lines), 1):
+        arcs: dict[tuple[int, int], str] = {}
+        tops: dict[int, str] = {}
+        for word, (deps, line) in enumerate(zip(deps_column, row_lines, strict=True), 1):
             if deps == ABSENT:
                 continue
             edges = self._edges(str(word), deps, position_of, empty_nodes, line)
@@ -231,8 +232,8 @@ class _Parser:
         self,
         node: str,
         deps: str,
-        position_of: Dict[str, int],
-        empty_nodes: Dict[str, Tuple[int, str]],
+        position_of: dict[str, int],
+        empty_nodes: dict[str, tuple[int, str]],
         line: int,
     ) -> _Edges:
         """The edges into a node, checked."""
@@ -259,7 +260,7 @@ class _Parser:
         return edges
 
     def _without_empty_nodes(
-        self, word: int, edges: _Edges, edges_of_empty: Dict[str, _Edges], line: int
+        self, word: int, edges: _Edges, edges_of_empty: dict[str, _Edges], line: int
     ) -> _Edges:
         kept: _Edges = []
         for head, label in edges:
@@ -286,7 +287,7 @@ class _Parser:
         return kept
 
 
-def _paths_into(node: str, edges_of_empty: Dict[str, _Edges], visited: Set[str]) -> Iterator[Tuple[str, str]]:
+def _paths_into(node: str, edges_of_empty: dict[str, _Edges], visited: set[str]) -> Iterator[tuple[str, str]]:
     """Paths from ROOT or a word to an empty node, visiting no empty node twice: (source, joined labels)."""
     for head, label in edges_of_empty[node]:
         if head not in edges_of_empty:
@@ -296,7 +297,7 @@ def _paths_into(node: str, edges_of_empty: Dict[str, _Edges], visited: Set[str])
                 yield source, path + _PATH + label
 
 
-def _add(edges: Dict, key, label: str) -> None:
+def _add(edges: dict, key, label: str) -> None:
     """Adds an edge, or joins its label to a parallel one's, unless collapsing or cutting made them equal."""
     present = edges.setdefault(key, label)
     if label not in present.split(PARALLEL):
@@ -324,7 +325,7 @@ def write_conllu(sentence: DependencyGraph) -> str:
     if sentence.arcs is not None and not sentence.arcs and not sentence.tops:
         comments.append(EMPTY_GRAPH)
 
-    edges: List[List[Tuple[int, str]]] = [[] for _ in sentence.words]
+    edges: list[list[tuple[int, str]]] = [[] for _ in sentence.words]
     for word, label in (sentence.tops or {}).items():
         edges[word - 1].append((0, label))
     for (dependent, head), label in (sentence.arcs or {}).items():
@@ -334,8 +335,8 @@ def write_conllu(sentence: DependencyGraph) -> str:
             parts = labels.split(PARALLEL)
             if "" in parts or len(set(parts)) < len(parts):
                 raise ConfigurationError(
-                    f"cannot write the label {labels!r} of the edge {head} -> {position}: expected a label, or "
-                    f"different ones joined by {PARALLEL}"
+                    f"cannot write the label {labels!r} of the edge {head} -> {position}: expected a "
+                    f"label, or different ones joined by {PARALLEL}"
                 )
 
     lines = [join_comments(comments)]

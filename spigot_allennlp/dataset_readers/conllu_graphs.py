@@ -1,4 +1,5 @@
-from typing import Dict, Iterator, Optional
+from collections.abc import Iterator
+from typing import Optional
 
 from allennlp.data import DatasetReader, TokenIndexer
 
@@ -27,7 +28,7 @@ class ConlluGraphsDatasetReader(DependencyGraphReader):
 
     def __init__(
         self,
-        token_indexers: Optional[Dict[str, TokenIndexer]] = None,
+        token_indexers: Optional[dict[str, TokenIndexer]] = None,
         empty_nodes: str = "collapse",
         labels: str = "full",
         **kwargs,

@@ -2,8 +2,9 @@
 One sentence with its dependency tree and its dependency graph: what the readers read and the writers write.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Optional, Union
 
 from allennlp.common.checks import ConfigurationError
 from allennlp.data import Token
@@ -56,20 +57,20 @@ class DependencyGraph:
         Where the sentence begins in its file; of no account in comparisons.
     """
 
-    words: List[str]
-    lemmas: Optional[List[str]] = None
-    pos_tags: Optional[List[str]] = None
-    tags: Optional[List[str]] = None
-    heads: Optional[List[int]] = None
-    deprels: Optional[List[str]] = None
-    arcs: Optional[Dict[Tuple[int, int], str]] = None
-    tops: Optional[Dict[int, str]] = None
-    predicates: Optional[List[int]] = None
-    frames: Optional[List[str]] = None
-    feats: Optional[List[str]] = None
-    misc: Optional[List[str]] = None
-    multiword_tokens: Dict[int, str] = field(default_factory=dict)
-    comments: List[str] = field(default_factory=list)
+    words: list[str]
+    lemmas: Optional[list[str]] = None
+    pos_tags: Optional[list[str]] = None
+    tags: Optional[list[str]] = None
+    heads: Optional[list[int]] = None
+    deprels: Optional[list[str]] = None
+    arcs: Optional[dict[tuple[int, int], str]] = None
+    tops: Optional[dict[int, str]] = None
+    predicates: Optional[list[int]] = None
+    frames: Optional[list[str]] = None
+    feats: Optional[list[str]] = None
+    misc: Optional[list[str]] = None
+    multiword_tokens: dict[int, str] = field(default_factory=dict)
+    comments: list[str] = field(default_factory=list)
     sentence_id: Optional[str] = None
     line: Optional[int] = field(default=None, compare=False)
 
@@ -85,8 +86,8 @@ class DependencyGraph:
         for dependent, head in self.arcs or ():
             if not (0 < dependent <= length and 0 < head <= length and dependent != head):
                 raise ConfigurationError(
-                    f"no graph can have the arc {head} -> {dependent}; arcs join two different words, numbered "
-                    f"from 1 to {length} here (edges from ROOT stand in 'tops')"
+                    f"no graph can have the arc {head} -> {dependent}; arcs join two different words, "
+                    f"numbered from 1 to {length} here (edges from ROOT stand in 'tops')"
                 )
 
     def __len__(self) -> int:
@@ -106,8 +107,10 @@ class DependencyGraph:
             tags=[token.tag_ or ABSENT for token in tokens],
         )
 
-    def to_tokens(self) -> List[Token]:
+    def to_tokens(self) -> list[Token]:
         return [
             Token(text=word, lemma_=lemma, pos_=pos_tag, tag_=tag)
-            for word, lemma, pos_tag, tag in zip(self.words, self.lemmas, self.pos_tags, self.tags)
+            for word, lemma, pos_tag, tag in zip(
+                self.words, self.lemmas, self.pos_tags, self.tags, strict=True
+            )
         ]

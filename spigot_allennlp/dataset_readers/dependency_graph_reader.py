@@ -1,7 +1,8 @@
 import gc
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Dict, Iterator, List, Optional, Sequence, Union
+from typing import Optional, Union
 
 from allennlp.common.checks import ConfigurationError
 from allennlp.data import DatasetReader, Field, Instance, Token, TokenIndexer
@@ -29,6 +30,12 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
+# These namespaces have entries for padding and unknown labels, on purpose: a label that the training data
+# lacks then counts as an error instead of ending the run. AllenNLP would recommend against it once for each.
+for _field in (AdjacencyField, SequenceLabelField):
+    _field._already_warned_namespaces.update({"arc_relations", "head_relations"})
+
+
 class DependencyGraphReader(DatasetReader):
     """
     What the readers of sentences with trees and graphs share: turning sentences into instances. The fields:
@@ -37,9 +44,10 @@ class DependencyGraphReader(DatasetReader):
       (`"_"` where unknown, so that an indexer with that `feature_name` works on plain text too).
     - `head_indices`: `SequenceLabelField` of integers, the head of each word, 0 for ROOT. Only where there
       are trees.
-    - `head_tags`: `SequenceLabelField` of relations. Only where the trees are labelled.
-    - `arc_tags`: `AdjacencyField` of labels at `(dependent, head)`, both counted from 0 without ROOT; -1
-      elsewhere. Only where there are graphs.
+    - `head_tags`: `SequenceLabelField` of relations, in the namespace `head_relations`. Only where the trees
+      are labelled.
+    - `arc_tags`: `AdjacencyField` of labels at `(dependent, head)`, both counted from 0 without ROOT, in the
+      namespace `arc_relations`; -1 elsewhere. Only where there are graphs.
     - `tops`: `SequenceLabelField` of 0 and 1. Only where there are graphs.
     - `metadata`: `"words"`, `"sentence_id"`, and the sentence itself as `"graph"`.
 
@@ -48,7 +56,7 @@ class DependencyGraphReader(DatasetReader):
     token_indexers : `Dict[str, TokenIndexer]`, optional (default = `{"tokens": SingleIdTokenIndexer()}`)
     """
 
-    def __init__(self, token_indexers: Optional[Dict[str, TokenIndexer]] = None, **kwargs) -> None:
+    def __init__(self, token_indexers: Optional[dict[str, TokenIndexer]] = None, **kwargs) -> None:
         super().__init__(manual_distributed_sharding=True, manual_multiprocess_sharding=True, **kwargs)
         self._token_indexers = token_indexers or {"tokens": SingleIdTokenIndexer()}
 
@@ -76,7 +84,7 @@ class DependencyGraphReader(DatasetReader):
         if not sentence.words:
             raise ConfigurationError("a sentence needs at least one word")
         tokens = TextField(sentence.to_tokens())
-        fields: Dict[str, Field] = {
+        fields: dict[str, Field] = {
             "tokens": tokens,
             "metadata": MetadataField(
                 {"words": sentence.words, "sentence_id": sentence.sentence_id, "graph": sentence}
@@ -87,16 +95,18 @@ class DependencyGraphReader(DatasetReader):
                 sentence.heads, tokens, label_namespace="head_index_tags"
             )
         if sentence.deprels is not None:
-            fields["head_tags"] = SequenceLabelField(sentence.deprels, tokens, label_namespace="head_tags")
+            fields["head_tags"] = SequenceLabelField(
+                sentence.deprels, tokens, label_namespace="head_relations"
+            )
         if sentence.arcs is not None:
             fields["arc_tags"] = AdjacencyField(
                 indices=[(dependent - 1, head - 1) for dependent, head in sentence.arcs],
                 sequence_field=tokens,
                 labels=list(sentence.arcs.values()),
-                label_namespace="arc_tags",
+                label_namespace="arc_relations",
                 padding_value=-1,
             )
-            tops: List[int] = [int(word in sentence.tops) for word in range(1, len(sentence) + 1)]
+            tops: list[int] = [int(word in sentence.tops) for word in range(1, len(sentence) + 1)]
             fields["tops"] = SequenceLabelField(tops, tokens, label_namespace="tops_tags")
         return Instance(fields)
 

@@ -1,4 +1,5 @@
-from typing import Dict, Iterator, List, Optional, Union
+from collections.abc import Iterator
+from typing import Optional, Union
 
 from allennlp.common.checks import ConfigurationError
 from allennlp.data import DatasetReader, TokenIndexer
@@ -27,21 +28,21 @@ class SdpDatasetReader(DependencyGraphReader):
 
     def __init__(
         self,
-        token_indexers: Optional[Dict[str, TokenIndexer]] = None,
-        companion: Optional[Union[str, List[str]]] = None,
+        token_indexers: Optional[dict[str, TokenIndexer]] = None,
+        companion: Optional[Union[str, list[str]]] = None,
         **kwargs,
     ) -> None:
         super().__init__(token_indexers, **kwargs)
         self._companion_paths = [companion] if isinstance(companion, str) else companion or []
-        self._companion: Optional[Dict[str, CompanionTree]] = None
+        self._companion: Optional[dict[str, CompanionTree]] = None
 
     def read_sentences(self, file_path: str) -> Iterator[DependencyGraph]:
         if self._companion_paths and self._companion is None:
             self._companion = self._read_companion()
         return parse_sdp(read_lines(file_path), file_path, self._companion)
 
-    def _read_companion(self) -> Dict[str, CompanionTree]:
-        trees: Dict[str, CompanionTree] = {}
+    def _read_companion(self) -> dict[str, CompanionTree]:
+        trees: dict[str, CompanionTree] = {}
         for path in self._companion_paths:
             more_trees = parse_companion(read_lines(path), path)
             for sentence_id in more_trees.keys() & trees.keys():

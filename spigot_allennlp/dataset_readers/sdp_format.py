@@ -14,7 +14,8 @@ the arc from that predicate, or `_`.
 """
 
 import re
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Optional
 
 from allennlp.common.checks import ConfigurationError
 
@@ -57,13 +58,13 @@ _AUGMENTED = _Columns("9 (id form lemma pos head deprel top pred frame)", count=
 class CompanionTree(NamedTuple):
     """A sentence of a companion file."""
 
-    tags: List[str]
-    heads: List[int]
-    deprels: Optional[List[str]]
+    tags: list[str]
+    heads: list[int]
+    deprels: Optional[list[str]]
 
 
 def parse_sdp(
-    lines: Iterable[str], file_path: str, companion: Optional[Dict[str, CompanionTree]] = None
+    lines: Iterable[str], file_path: str, companion: Optional[dict[str, CompanionTree]] = None
 ) -> Iterator[DependencyGraph]:
     """
     # Parameters
@@ -91,7 +92,7 @@ def parse_sdp(
 
 
 def _parse_sentences(
-    lines: Iterable[str], file_path: str, companion: Optional[Dict[str, CompanionTree]]
+    lines: Iterable[str], file_path: str, companion: Optional[dict[str, CompanionTree]]
 ) -> Iterator[DependencyGraph]:
     ids = SentenceIds(file_path)
     header: Optional[str] = None
@@ -114,10 +115,10 @@ def _parse_sentences(
         yield sentence
 
 
-def _split_block(block: List[str], start: int, file_path: str) -> Tuple[List[str], List[List[str]]]:
+def _split_block(block: list[str], start: int, file_path: str) -> tuple[list[str], list[list[str]]]:
     """Comments, and the columns of the token lines."""
-    comments: List[str] = []
-    rows: List[List[str]] = []
+    comments: list[str] = []
+    rows: list[list[str]] = []
     for number, line in enumerate(block, start):
         if line[0] != "#":
             rows.append(line.split("\t"))
@@ -134,7 +135,7 @@ def _split_block(block: List[str], start: int, file_path: str) -> Tuple[List[str
     return comments, rows
 
 
-def _detect_columns(rows: List[List[str]], header: Optional[str]) -> _Columns:
+def _detect_columns(rows: list[list[str]], header: Optional[str]) -> _Columns:
     first = rows[0]
     if (
         len(first) >= _AUGMENTED.count
@@ -148,10 +149,10 @@ def _detect_columns(rows: List[List[str]], header: Optional[str]) -> _Columns:
     return _SDP_2014 if len(first) == _SDP_2014.count + num_predicates else _SDP_2015
 
 
-def _parse_rows(rows: List[List[str]], layout: _Columns, start: int, file_path: str) -> DependencyGraph:
+def _parse_rows(rows: list[list[str]], layout: _Columns, start: int, file_path: str) -> DependencyGraph:
     top_column, predicate_column = layout.top, layout.top + 1
-    tops: Dict[int, str] = {}
-    predicates: List[int] = []
+    tops: dict[int, str] = {}
+    predicates: list[int] = []
     for word, row in enumerate(rows, 1):
         line = start + word - 1
         if len(row) < layout.count or "" in row:
@@ -169,7 +170,7 @@ def _parse_rows(rows: List[List[str]], layout: _Columns, start: int, file_path: 
         if row[predicate_column] == "+":
             predicates.append(word)
 
-    arcs: Dict[Tuple[int, int], str] = {}
+    arcs: dict[tuple[int, int], str] = {}
     for word, row in enumerate(rows, 1):
         arguments = row[layout.count :]
         line = start + word - 1
@@ -180,7 +181,7 @@ def _parse_rows(rows: List[List[str]], layout: _Columns, start: int, file_path: 
                 f"found {len(row)} columns; expected {layout.description} and {len(predicates)} argument "
                 f"columns, one for each predicate (+ in column {predicate_column + 1}) of the sentence",
             )
-        for head, label in zip(predicates, arguments):
+        for head, label in zip(predicates, arguments, strict=True):
             if label != ABSENT:
                 if head == word:
                     raise malformed(
@@ -212,7 +213,7 @@ def _parse_rows(rows: List[List[str]], layout: _Columns, start: int, file_path: 
     )
 
 
-def _add_companion(sentence: DependencyGraph, companion: Dict[str, CompanionTree], file_path: str) -> None:
+def _add_companion(sentence: DependencyGraph, companion: dict[str, CompanionTree], file_path: str) -> None:
     if sentence.heads is not None:
         problem = (
             "the sentence has a tree already (columns head and deprel); a companion file must not bring one"
@@ -230,7 +231,7 @@ def _add_companion(sentence: DependencyGraph, companion: Dict[str, CompanionTree
     raise malformed(file_path, sentence.line, problem)
 
 
-def parse_companion(lines: Iterable[str], file_path: str) -> Dict[str, CompanionTree]:
+def parse_companion(lines: Iterable[str], file_path: str) -> dict[str, CompanionTree]:
     """
     # Parameters
 
@@ -250,7 +251,7 @@ def parse_companion(lines: Iterable[str], file_path: str) -> Dict[str, Companion
     Raises a `ConfigurationError` that names file and line where the file is malformed.
     """
     ids = SentenceIds(file_path)
-    trees: Dict[str, CompanionTree] = {}
+    trees: dict[str, CompanionTree] = {}
     for start, block in blocks(lines):
         while block and _HEADER.fullmatch(block[0]):
             block, start = block[1:], start + 1
@@ -271,11 +272,11 @@ def parse_companion(lines: Iterable[str], file_path: str) -> Dict[str, Companion
     return trees
 
 
-def _parse_companion_rows(rows: List[List[str]], start: int, file_path: str) -> CompanionTree:
-    tags: List[str] = []
-    head_column: List[str] = []
-    deprel_column: List[str] = []
-    row_lines: List[int] = []
+def _parse_companion_rows(rows: list[list[str]], start: int, file_path: str) -> CompanionTree:
+    tags: list[str] = []
+    head_column: list[str] = []
+    deprel_column: list[str] = []
+    row_lines: list[int] = []
     for line, row in enumerate(rows, start):
         if len(row) not in (3, 10) or "" in row:
             expected = "3 (pos head deprel) or 10 (CoNLL-X, CoNLL-U)"
@@ -286,7 +287,7 @@ def _parse_companion_rows(rows: List[List[str]], start: int, file_path: str) -> 
             if row[0] != str(len(tags) + 1):
                 raise malformed(file_path, line, token_number_problem(row[0], len(tags) + 1))
             row = [row[4], row[6], row[7]]
-        for column, value in zip((tags, head_column, deprel_column), row):
+        for column, value in zip((tags, head_column, deprel_column), row, strict=True):
             column.append(value)
         row_lines.append(line)
     if not tags:
@@ -301,8 +302,9 @@ def write_sdp(sentence: DependencyGraph) -> str:
     The sentence in SDP, with the blank line after it: seven columns as in 2015, or the nine of the augmented
     format where the sentence has a tree (set `heads` to `None` for files that the task's own tools should
     read); `parse_sdp` reads back the same. `tags`, `feats`, `misc`, multiword tokens, the labels of tops and,
-    where there is no id line for them to follow, comments have no place in the format. Raises a `ConfigurationError` where the
-    sentence has no graph, or where a word, tag or label cannot stand in a column.
+    where there is no id line for them to follow, comments have no place in the format. Raises a
+    `ConfigurationError` where the sentence has no graph, or where a word, tag or label cannot stand in a
+    column.
     """
     if sentence.arcs is None:
         raise ConfigurationError("cannot write a sentence without a graph as SDP; 'arcs' and 'tops' are None")

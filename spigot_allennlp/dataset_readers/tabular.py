@@ -5,9 +5,10 @@ reported.
 
 import os
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Optional
 
 from allennlp.common.checks import ConfigurationError
 from allennlp.common.file_utils import cached_path
@@ -45,9 +46,9 @@ def read_lines(file_path: str) -> Iterator[str]:
                     raise malformed(file_path, number, problem) from None
 
 
-def blocks(lines: Iterable[str]) -> Iterator[Tuple[int, List[str]]]:
+def blocks(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     """Groups lines that stand between blank lines; with each group the number of its first line."""
-    block: List[str] = []
+    block: list[str] = []
     for number, line in enumerate(chain(lines, [""]), 1):
         line = line.rstrip("\r\n")
         if line and not line.isspace():
@@ -67,7 +68,7 @@ def wrong_columns(columns: Sequence[str], line: str, expected: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def positions(length: int) -> Dict[str, int]:
+def positions(length: int) -> dict[str, int]:
     """How a head may be written in a sentence of that length; unlike `int`, refuses `+1`, `01` and `1_0`."""
     return {str(position): position for position in range(length + 1)}
 
@@ -87,12 +88,12 @@ def head_problem(found: str, length: int) -> str:
 
 
 def parse_tree(
-    head_column: List[str],
-    deprel_column: List[str],
+    head_column: list[str],
+    deprel_column: list[str],
     row_lines: Sequence[int],
     file_path: str,
     single_root: bool,
-) -> Tuple[List[int], Optional[List[str]]]:
+) -> tuple[list[int], Optional[list[str]]]:
     """
     # Parameters
 
@@ -132,7 +133,7 @@ def parse_tree(
     return heads, None if unlabelled else deprel_column
 
 
-def _tree_problem(heads: Sequence[int], single_root: bool) -> Optional[Tuple[int, str]]:
+def _tree_problem(heads: Sequence[int], single_root: bool) -> Optional[tuple[int, str]]:
     """
     # Parameters
 
@@ -175,7 +176,7 @@ class SentenceIds:
 
     def __init__(self, file_path: str) -> None:
         self._file_path = file_path
-        self._lines: Dict[str, int] = {}
+        self._lines: dict[str, int] = {}
 
     def add(self, sentence_id: str, line: int) -> None:
         first_line = self._lines.setdefault(sentence_id, line)
