@@ -286,14 +286,10 @@ def _add(m, x, n, y):
 
 
 @kernel
-def _add_multiple(target, target_x, factor, factor_x, source, source_x, extended):
-    if extended:
-        for j in range(target.size):
-            m, x = _normalise(factor * source[j], factor_x + source_x[j])
-            target[j], target_x[j] = _add(target[j], target_x[j], m, x)
-    else:
-        for j in range(target.size):
-            target[j] += factor * source[j]
+def _add_extended_multiple(target, target_x, factor, factor_x, source, source_x):
+    for j in range(target.size):
+        m, x = _normalise(factor * source[j], factor_x + source_x[j])
+        target[j], target_x[j] = _add(target[j], target_x[j], m, x)
 
 
 @kernel
@@ -355,51 +351,91 @@ def _smallest(row):
 
 
 @kernel
-def _eliminate(graph, graph_x, num_gone, size, single_root, extended, pivots, pivots_x):
+def _add_rows(target, factors, rows, offset):
+    """target += factors @ rows[:, offset:], four rows at a time, which spares loads and stores."""
+    count = factors.size
+    length = target.size
+    end = offset + length
+    done = 0
+    while done + 4 <= count:
+        f0, f1, f2, f3 = factors[done], factors[done + 1], factors[done + 2], factors[done + 3]
+        r0, r1 = rows[done, offset:end], rows[done + 1, offset:end]
+        r2, r3 = rows[done + 2, offset:end], rows[done + 3, offset:end]
+        for j in range(length):
+            target[j] += f0 * r0[j] + f1 * r1[j] + f2 * r2[j] + f3 * r3[j]
+        done += 4
+    for i in range(done, count):
+        factor = factors[i]
+        row = rows[i, offset:end]
+        for j in range(length):
+            target[j] += factor * row[j]
+
+
+@kernel
+def _eliminate(graph, num_gone, size, single_root, pivots):
     """
     Eliminate the first `num_gone` of `size` words. Their rows become the probabilities of where the walk from them
     first is among the others and ROOT (column `size`).
 
-    Returns whether that succeeded: not if a word has no way to go on, or if plain numbers might underflow.
+    Returns whether that succeeded: not if a word has no way to go on, or if there might be underflow.
     """
+    buffer = np.empty(size, graph.dtype)
+    for k in range(num_gone):
+        length = size - k
+        step = graph[k, k + 1 : size + 1]
+        pivot = 0.0 * step[0]
+        for j in range(length - 1 if single_root else length):
+            pivot += step[j]
+        if not pivot.real > 0.0:
+            return False
+        pivots[k] = pivot.real
+        inverse = 1.0 / pivot
+        row = buffer[:length]
+        for j in range(length):
+            row[j] = step[j] * inverse
+            step[j] = row[j]
+        if _smallest(row) < _TINY:
+            return False
+        for i in range(num_gone):
+            factor = graph[i, k]
+            if i != k and factor.real > 0.0:
+                if factor.real < _TINY:
+                    return False
+                target = graph[i, k + 1 : size + 1]
+                for j in range(length):
+                    target[j] += factor * row[j]
+                graph[i, i] = 0.0
+    for i in range(num_gone):
+        if _smallest(graph[i, num_gone : size + 1]) < _TINY:
+            return False
+    for i in range(num_gone, size):
+        if _smallest(graph[i, :num_gone]) < _TINY:
+            return False
+        _add_rows(graph[i, num_gone : size + 1], graph[i, :num_gone], graph, num_gone)
+        graph[i, i] = 0.0
+    return True
+
+
+@kernel
+def _eliminate_extended(graph, graph_x, num_gone, size, pivots, pivots_x):
+    """As above, in extended numbers."""
     for k in range(num_gone):
         row = graph[k, k + 1 : size + 1]
         row_x = graph_x[k, k + 1 : size + 1]
-        pivot = row[0] * 0.0
-        pivot_x = _ZERO
-        if extended:
-            for j in range(row.size):
-                pivot, pivot_x = _add(pivot, pivot_x, row[j], row_x[j])
-        else:
-            for j in range(row.size - 1 if single_root else row.size):
-                pivot += row[j]
+        pivot, pivot_x = row[0], row_x[0]
+        for j in range(1, row.size):
+            pivot, pivot_x = _add(pivot, pivot_x, row[j], row_x[j])
         if not pivot.real > 0.0:
             return False
         pivots[k] = pivot.real
         pivots_x[k] = pivot_x
         inverse = 1.0 / pivot
-        if extended:
-            for j in range(row.size):
-                row[j], row_x[j] = _normalise(row[j] * inverse, row_x[j] - pivot_x)
-        else:
-            for j in range(row.size):
-                row[j] *= inverse
-            if _smallest(row) < _TINY:
-                return False
+        for j in range(row.size):
+            row[j], row_x[j] = _normalise(row[j] * inverse, row_x[j] - pivot_x)
         for i in range(size):
-            factor = graph[i, k]
-            if i != k and factor.real > 0.0:
-                if not extended and factor.real < _TINY:
-                    return False
-                _add_multiple(
-                    graph[i, k + 1 : size + 1],
-                    graph_x[i, k + 1 : size + 1],
-                    factor,
-                    graph_x[i, k],
-                    row,
-                    row_x,
-                    extended,
-                )
+            if i != k and graph[i, k].real > 0.0:
+                target, target_x = graph[i, k + 1 : size + 1], graph_x[i, k + 1 : size + 1]
+                _add_extended_multiple(target, target_x, graph[i, k], graph_x[i, k], row, row_x)
                 graph[i, i] = 0.0
                 graph_x[i, i] = _ZERO
     return True
@@ -409,35 +445,46 @@ def _eliminate(graph, graph_x, num_gone, size, single_root, extended, pivots, pi
 def _rotate(graph, offset, size, turn, result):
     """Copy the graph of the words from `offset` on, the first `turn` of them moved behind the others; ROOT stays last."""
     for i in range(size):
-        row = offset + (i + turn) % size
-        result[i, : size - turn] = graph[row, offset + turn : offset + size]
-        result[i, size - turn : size] = graph[row, offset : offset + turn]
-        result[i, size] = graph[row, offset + size]
+        source = graph[
+            offset + (i + turn if i + turn < size else i + turn - size), offset : offset + size + 1
+        ]
+        target = result[i, : size + 1]
+        for j in range(size - turn):
+            target[j] = source[j + turn]
+        for j in range(turn):
+            target[size - turn + j] = source[j]
+        target[size] = source[size]
 
 
 @kernel
-def _join(work, work_x, gone, size, first_gone, first_kept, escape, escape_x, extended):
+def _join(work, gone, size, first_gone, first_kept, escape):
     """
-    The rows of `escape` of eliminated words, from where their walks first are among those kept. Returns whether plain
-    numbers can hold them.
+    The rows of `escape` of eliminated words, from where their walks first are among those kept. Returns whether there
+    cannot be underflow.
     """
     end = first_kept + size - gone
     for i in range(gone):
-        if not extended and _smallest(work[i, gone : size + 1]) < _TINY:
+        row = escape[first_gone + i, first_kept:end]
+        row[:] = work[i, size]
+        _add_rows(row, work[i, gone:size], escape[first_kept:end], first_kept)
+        if _smallest(row) < _TINY:
             return False
+    return True
+
+
+@kernel
+def _join_extended(work, work_x, gone, size, first_gone, first_kept, escape, escape_x):
+    """As above, in extended numbers."""
+    end = first_kept + size - gone
+    for i in range(gone):
         row = escape[first_gone + i, first_kept:end]
         row_x = escape_x[first_gone + i, first_kept:end]
         row[:] = work[i, size]
         row_x[:] = work_x[i, size]
         for j in range(size - gone):
-            factor = work[i, gone + j]
-            if factor.real > 0.0:
-                other = escape[first_kept + j, first_kept:end]
-                other_x = escape_x[first_kept + j, first_kept:end]
-                _add_multiple(row, row_x, factor, work_x[i, gone + j], other, other_x, extended)
-        if not extended and _smallest(row) < _TINY:
-            return False
-    return True
+            other = escape[first_kept + j, first_kept:end]
+            other_x = escape_x[first_kept + j, first_kept:end]
+            _add_extended_multiple(row, row_x, work[i, gone + j], work_x[i, gone + j], other, other_x)
 
 
 @kernel
@@ -464,18 +511,24 @@ def _escape_probabilities(
             continue
         half = size // 2
         work, work_x = graphs[level + 1], graphs_x[level + 1]
-        if side == 1 and not _join(work, work_x, half, size, first, first + half, escape, escape_x, extended):
-            return False
-        if side == 2:
-            if not _join(work, work_x, size - half, size, first + half, first, escape, escape_x, extended):
+        if side > 0:
+            gone = half if side == 1 else size - half
+            first_gone, first_kept = (first, first + half) if side == 1 else (first + half, first)
+            if extended:
+                _join_extended(work, work_x, gone, size, first_gone, first_kept, escape, escape_x)
+            elif not _join(work, gone, size, first_gone, first_kept, escape):
                 return False
-            level -= 1
-            continue
+            if side == 2:
+                level -= 1
+                continue
+        gone = half if side == 0 else size - half
         _rotate(graphs[level], offsets[level], size, side * half, work)
         if extended:
             _rotate(graphs_x[level], offsets[level], size, side * half, work_x)
-        gone = half if side == 0 else size - half
-        if not _eliminate(work, work_x, gone, size, single_root, extended, pivots, pivots_x):
+            possible = _eliminate_extended(work, work_x, gone, size, pivots, pivots_x)
+        else:
+            possible = _eliminate(work, gone, size, single_root, pivots)
+        if not possible:
             return False
         sides[level] += 1
         level += 1
@@ -499,9 +552,11 @@ def log_partitions(scores, lengths, single_root, results, start, stop):
             continue
         for extended in (False, True):
             scale, safe = _read_weights(scores[b], scores[b], 0.0, n, single_root, extended, graph, graph_x)
-            if (safe or extended) and _eliminate(
-                graph, graph_x, n - 1, n, single_root, extended, pivots, pivots_x
-            ):
+            if extended:
+                possible = _eliminate_extended(graph, graph_x, n - 1, n, pivots, pivots_x)
+            else:
+                possible = safe and _eliminate(graph, n - 1, n, single_root, pivots)
+            if possible:
                 pivots[n - 1] = graph[n - 1, n]
                 pivots_x[n - 1] = graph_x[n - 1, n]
                 break
@@ -577,3 +632,169 @@ def arc_marginals(scores, tangent, unit, lengths, single_root, graphs, escape, r
         # No tree: some word has no way to ROOT, or a single root is asked for and cannot be had.
         if root_arcs == 0.0 or (single_root and root_arcs > 1.5):
             result[:] = 0.0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Samples
+# ---------------------------------------------------------------------------------------------------------------------
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+@kernel
+def _uniform(state):
+    """A number in [0, 1): SplitMix64 (Steele, Lea & Flood 2014)."""
+    state[0] += _GOLDEN
+    z = state[0]
+    z = (z ^ (z >> np.uint64(30))) * _MIX_1
+    z = (z ^ (z >> np.uint64(27))) * _MIX_2
+    z = z ^ (z >> np.uint64(31))
+    return np.int64(z >> np.uint64(11)) * 2.0**-53
+
+
+@kernel
+def _draw(weights, state):
+    """An index, with probability proportional to its weight; -1 if all weights are 0."""
+    total = 0.0
+    for i in range(weights.size):
+        total += weights[i]
+    point = _uniform(state) * total
+    drawn = -1
+    for i in range(weights.size):
+        if weights[i] > 0.0:
+            drawn = i
+            point -= weights[i]
+            if point < 0.0:
+                break
+    return drawn
+
+
+@kernel
+def _draw_extended(weights, exponents, state):
+    top = -np.inf
+    for i in range(weights.size):
+        if weights[i] > 0.0:
+            top = max(top, exponents[i])
+    plain = np.zeros(weights.size)
+    for i in range(weights.size):
+        if weights[i] > 0.0:
+            plain[i] = weights[i] * _RADIX ** max(exponents[i] - top, -3.0)
+    return _draw(plain, state)
+
+
+@kernel
+def _random_walks(cumulative, root_child, state, heads):
+    """
+    Wilson's (1996) algorithm: loop-erased random walks towards the tree. Returns whether it ended within a number of steps.
+
+    To give up and to sample in another way then is no bias: the tree that remains is independent of the loops erased.
+    """
+    size = cumulative.shape[0]
+    steps = 20 * size * size
+    in_tree = np.zeros(size, np.bool_)
+    in_tree[0] = True
+    if root_child > 0:
+        heads[root_child] = 0
+        in_tree[root_child] = True
+    for word in range(1, size):
+        node = word
+        while not in_tree[node]:
+            steps -= 1
+            row = cumulative[node]
+            if steps < 0 or not row[size - 1] > 0.0:
+                return False
+            # The first head whose cumulative weight exceeds the point: never one of weight 0.
+            head = np.searchsorted(row, _uniform(state) * row[size - 1], side="right")
+            heads[node] = min(head, size - 1)
+            node = heads[node]
+        node = word
+        while not in_tree[node]:
+            in_tree[node] = True
+            node = heads[node]
+    return True
+
+
+@kernel
+def _ancestral_sample(weights, exponents, state, heads):
+    """
+    Sample the words' heads one by one, each from its marginals given those before, in O(n^4) extended operations.
+
+    A word with its head becomes one node, so that the graph shrinks; which of a node's words is the head is drawn afterwards.
+    Returns whether there is a tree.
+    """
+    n = weights.shape[0]
+    graph, graph_x = weights.copy(), exponents.copy()
+    work, work_x = np.empty((n, n + 1)), np.empty((n, n + 1))
+    pivots, pivots_x = np.empty(n), np.empty(n)
+    chances, chances_x = np.empty(n + 1), np.empty(n + 1)
+    node = np.arange(n + 1)
+    for d in range(n - 1, -1, -1):
+        for i in range(d + 1):
+            work[i, : d + 1], work_x[i, : d + 1] = graph[i, : d + 1], graph_x[i, : d + 1]
+            work[i, d + 1], work_x[i, d + 1] = graph[i, n], graph_x[i, n]
+        if not _eliminate_extended(work, work_x, d, d + 1, pivots, pivots_x):
+            return False
+        chances[:] = 0.0
+        chances[n], chances_x[n] = graph[d, n], graph_x[d, n]
+        for h in range(d):
+            chances[h], chances_x[h] = _normalise(
+                graph[d, h] * work[h, d + 1], graph_x[d, h] + work_x[h, d + 1]
+            )
+        target = _draw_extended(chances, chances_x, state)
+        if target < 0:
+            return False
+        for h in range(n + 1):
+            chances[h] = weights[d, h] if node[h] == target else 0.0
+            chances_x[h] = exponents[d, h]
+        head = _draw_extended(chances, chances_x, state)
+        heads[d + 1] = 0 if head == n else head + 1
+        for i in range(d):
+            if i != target:
+                graph[i, target], graph_x[i, target] = _add(
+                    graph[i, target], graph_x[i, target], graph[i, d], graph_x[i, d]
+                )
+        for h in range(n + 1):
+            if node[h] == d:
+                node[h] = target
+    return True
+
+
+@kernel
+def random_trees(scores, lengths, root_marginals, single_root, seeds, heads, start, stop):
+    """
+    Fill `heads` (samples, batch, tokens), given as -1, with samples from the Gibbs distribution, which a sentence without a
+    tree keeps. With a single root, the word under it is drawn from `root_marginals` (batch, tokens), and then takes the
+    place of ROOT.
+    """
+    state = np.empty(1, np.uint64)
+    for b in range(start, stop):
+        n = lengths[b]
+        weights, exponents = np.empty((n, n + 1)), np.empty((n, n + 1))
+        _read_weights(scores[b], scores[b], 0.0, n, single_root, False, weights, exponents)
+        cumulative = np.zeros((n + 1, n + 1))
+        for d in range(n):
+            total = 0.0 if single_root else weights[d, n]
+            cumulative[d + 1, 0] = total
+            for h in range(n):
+                total += weights[d, h]
+                cumulative[d + 1, h + 1] = total
+        for sample in range(seeds.shape[0]):
+            state[0] = np.uint64(seeds[sample, b])
+            root_child = 0
+            if single_root:
+                root_child = _draw(root_marginals[b, : n + 1], state)
+                if root_child < 0:
+                    break
+            tree = heads[sample, b, : n + 1]
+            if _random_walks(cumulative, root_child, state, tree):
+                continue
+            _read_weights(scores[b], scores[b], 0.0, n, single_root, True, weights, exponents)
+            if single_root:
+                for d in range(n):
+                    weights[d, n] = 1.0 if d == root_child - 1 else 0.0
+                    exponents[d, n] = 0.0 if d == root_child - 1 else _ZERO
+            if not _ancestral_sample(weights, exponents, state, tree):
+                tree[:] = -1
+                break

@@ -162,3 +162,34 @@ def nonprojective_marginals(
         `(batch, tokens, tokens)`: each word's row adds up to 1; all zeros in a sentence without a tree.
     """
     return _Marginals.apply(scores, mask, single_root)
+
+
+def nonprojective_sample(
+    scores: torch.Tensor,
+    mask: torch.Tensor,
+    num_samples: int,
+    single_root: bool = True,
+    generator: Optional[torch.Generator] = None,
+) -> torch.Tensor:
+    """
+    Independent samples from the Gibbs distribution over trees: by Wilson's (1996) random walks, and one arc after the other
+    where those would run long. With a single root, the word under ROOT is drawn first, from its marginals.
+
+    # Returns
+
+    `torch.LongTensor`
+        Heads, `(num_samples, batch, tokens)`, as in `nonprojective_heads`.
+    """
+    values, lengths = _read(scores, mask)
+    root_marginals = _marginals(scores, mask, single_root=True)[:, :, 0] if single_root else np.empty((0, 0))
+    device = None if generator is None else generator.device
+    seeds = torch.randint(2**63 - 1, (num_samples, mask.size(0)), generator=generator, device=device)
+    seeds = to_numpy(seeds)
+    heads = np.full((num_samples, *mask.shape), -1)
+    parallel_for(
+        lambda start, stop: kernels.random_trees(
+            values, lengths, root_marginals, single_root, seeds, heads, start, stop
+        ),
+        len(values),
+    )
+    return from_numpy(heads, like=scores)
