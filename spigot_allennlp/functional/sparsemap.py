@@ -39,7 +39,7 @@ class ActiveSet(NamedTuple):
         `(batch,)`, float64: `max_{y in Y} <point - projection, y - projection>`, which bounds the squared
         distance to the exact projection.
     iterations : `torch.LongTensor`
-        `(batch,)`: how often the argmax was asked for.
+        `(batch,)`: how often the argmax was asked for after the start.
     converged : `torch.BoolTensor`
         `(batch,)`: whether the duality gap is within the tolerance.
     """
@@ -190,16 +190,28 @@ def _solve(state, row, right, total, solution):
 
 
 @kernel
+def _remove_weightless(state, row):
+    for i in range(state.num_vertices[row] - 1, -1, -1):
+        if state.weights[row, i] <= 0.0:
+            _remove(state, row, i)
+
+
+@kernel
 def _descend(state, row):
     """
     Move to the nearest point of the affine hull of the active vertices or, where that is outside their convex
-    hull, as far towards it as the hull goes, drop the vertices whose weight has become 0, and again.
+    hull, as far towards it as the hull goes, drop the vertices whose weight has become 0, and again. Returns
+    false, and drops it, if the last vertex, new and so far without weight, would not get any: then the argmax
+    that proposed it was better by nothing but rounding.
     """
     solution = np.empty(state.num_vertices[row])
     while True:
         size = state.num_vertices[row]
         weights = state.weights[row]
         _solve(state, row, state.targets[row], 1.0, solution)
+        if weights[size - 1] == 0.0 and solution[size - 1] <= 0.0:
+            _remove(state, row, size - 1)
+            return False
         step = 1.0
         blocking = -1
         for i in range(size):
@@ -210,13 +222,11 @@ def _descend(state, row):
                     blocking = i
         if blocking < 0:
             weights[:size] = solution[:size] / solution[:size].sum()
-            return
+            return True
         for i in range(size):
             weights[i] += step * (solution[i] - weights[i])
         weights[blocking] = 0.0
-        for i in range(size - 1, -1, -1):
-            if weights[i] <= 0.0:
-                _remove(state, row, i)
+        _remove_weightless(state, row)
 
 
 @kernel
@@ -250,8 +260,8 @@ def _refine(state, row, residual):
             right[j] -= right[i] * state.factor[row, i, j]
     weights = state.weights[row, :size]
     _solve(state, row, right, 1.0 - weights.sum(), correction)
-    for vertex in range(size):
-        weights[vertex] = max(weights[vertex] + correction[vertex], 0.0)
+    weights += correction
+    _remove_weightless(state, row)
 
 
 @kernel
@@ -308,8 +318,7 @@ def _iterate(
                 finished[k] = True
                 continue
         target = _score(points[row], candidates[k])[0] - offsets[row]
-        if _append(state, row, candidates[k], target, member):
-            _descend(state, row)
+        if _append(state, row, candidates[k], target, member) and _descend(state, row):
             refined[row] = False
         elif not refined[row]:
             _refine(state, row, residuals[k])
