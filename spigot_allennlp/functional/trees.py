@@ -5,6 +5,17 @@ Small conversions and measurements on trees given by their head indices.
 import torch
 
 
+def legal_arcs(mask: torch.Tensor) -> torch.Tensor:
+    """
+    Which arcs may exist: `(batch, tokens)` to boolean `(batch, dependents, heads)`. ROOT has no head, nothing is its own
+    head, padding has neither head nor dependents.
+    """
+    legal = mask.unsqueeze(-1) & mask.unsqueeze(-2)
+    legal = legal & ~torch.eye(mask.size(-1), dtype=torch.bool, device=mask.device)
+    legal[:, :1] = False
+    return legal
+
+
 def arcs_from_heads(heads: torch.Tensor, dtype: torch.dtype = torch.float) -> torch.Tensor:
     """
     # Parameters
@@ -35,16 +46,20 @@ def tree_depths(heads: torch.Tensor) -> torch.Tensor:
     # Parameters
 
     heads : `torch.Tensor`
-        `(..., tokens)`, as above; acyclic.
+        `(..., tokens)`, as above.
 
     # Returns
 
     `torch.Tensor`
-        `(..., tokens)`: the number of arcs between each word and ROOT; 0 at ROOT and padding.
+        `(..., tokens)`: the number of arcs between each word and ROOT; 0 at ROOT and padding; -1 for a word
+        that hangs on a cycle.
     """
     depths = torch.zeros_like(heads)
     ancestors = heads
-    while (reached := ancestors >= 0).any():
+    for _ in range(heads.size(-1)):
+        reached = ancestors >= 0
+        if not reached.any():
+            return depths
         depths += reached
         ancestors = heads.gather(-1, ancestors.clamp(min=0)).masked_fill(~reached, -1)
-    return depths
+    return depths.masked_fill(ancestors >= 0, -1)

@@ -1,0 +1,158 @@
+from typing import Callable, Dict, NamedTuple, Optional, Tuple
+
+import torch
+from allennlp.common import Registrable
+from allennlp.common.checks import ConfigurationError
+
+from spigot_allennlp.structures import LatentStructure
+
+Downstream = Callable[[torch.Tensor], Dict[str, torch.Tensor]]
+"""
+What follows the latent structure: takes `z` and returns the model's outputs, with `"instance_loss"`, `(batch,)`,
+where gold labels are known. Pure: it updates no metric and calls no `backward()`.
+"""
+
+
+class EstimatorOutput(NamedTuple):
+    """
+    # Parameters
+
+    structure : `torch.Tensor`
+        What the forward pass used for `z`, in the shape of the scores.
+    outputs : `Dict[str, torch.Tensor]`
+        The downstream outputs at `structure`.
+    instance_loss : `torch.Tensor`, optional
+        `(batch,)`: the loss of each instance, which carries the surrogate gradient. Reduce and scale it at will.
+        `None` without gold labels.
+    diagnostics : `Dict[str, torch.Tensor]`
+        `(batch,)` each. Those that describe the pull-back of a single-step estimator are known once the backward
+        pass has run, and NaN until then.
+    """
+
+    structure: torch.Tensor
+    outputs: Dict[str, torch.Tensor]
+    instance_loss: Optional[torch.Tensor]
+    diagnostics: Dict[str, torch.Tensor]
+
+
+class Estimator(torch.nn.Module, Registrable):
+    """
+    Decides which latent value the downstream model sees and what gradient flows back to the scores.
+
+    The gradient that reaches the scores of an instance is `c * surrogate(g)`, where `g` is the gradient of that
+    instance's own, unscaled loss and `c = d(total loss) / d(instance loss)`: it does not depend on batch size, loss
+    scaling, accumulation or on other instances.
+
+    In evaluation mode the downstream model is called once, at the noiseless forward value, and no surrogate is attached.
+
+    # Parameters
+
+    relaxed_evaluation : `bool`, optional (default = `False`)
+        What evaluation uses: the structure's argmax, or, if true, the estimator's own relaxation. Only estimators
+        with a relaxed forward pass take this key.
+    """
+
+    default_implementation = "spigot"
+
+    # The structure's operations that the estimator calls; models check them when they are built.
+    requires: Tuple[str, ...] = ()
+
+    # The keys of the diagnostics that a training step gives.
+    diagnostics: Tuple[str, ...] = ()
+
+    def forward(
+        self,
+        scores: torch.Tensor,
+        mask: Optional[torch.Tensor],
+        structure: LatentStructure,
+        downstream: Downstream,
+    ) -> EstimatorOutput:
+        """
+        # Parameters
+
+        scores : `torch.Tensor`
+            The scores of the parts, `(batch, dependents, heads)` for arcs.
+        mask : `torch.Tensor`, optional
+            The structure's mask.
+        structure : `LatentStructure`
+        downstream : `Callable[[Tensor], Dict[str, Tensor]]`
+
+        # Returns
+
+        `EstimatorOutput`
+        """
+        if not self.training:
+            value = self._evaluation_value(scores, mask, structure)
+            outputs = downstream(value)
+            return EstimatorOutput(value, outputs, outputs.get("instance_loss"), {})
+        return self._estimate(scores, mask, structure, downstream)
+
+    def check(self, structure: LatentStructure) -> None:
+        """
+        # Errors
+
+        `ConfigurationError` if `structure` lacks an operation that this estimator requires.
+        """
+        for operation in ("argmax", *self.requires):
+            if not structure.supports(operation):
+                raise ConfigurationError(
+                    f"the estimator {self._name()} needs the operation '{operation}', which the structure "
+                    f"{type(structure).__name__} does not support"
+                )
+
+    def _estimate(
+        self,
+        scores: torch.Tensor,
+        mask: Optional[torch.Tensor],
+        structure: LatentStructure,
+        downstream: Downstream,
+    ) -> EstimatorOutput:
+        raise NotImplementedError
+
+    def _evaluation_value(
+        self, scores: torch.Tensor, mask: Optional[torch.Tensor], structure: LatentStructure
+    ) -> torch.Tensor:
+        return structure.argmax(scores, mask)
+
+    @classmethod
+    def _name(cls) -> str:
+        return cls.__name__
+
+
+def positive(name: str, value: float) -> float:
+    """
+    `value`, if it is a finite number above 0.
+
+    # Errors
+
+    `ConfigurationError` otherwise.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise ConfigurationError(f"{name} is {value!r}; valid: a number > 0")
+    return value
+
+
+def at_least_one(name: str, value: int) -> int:
+    """
+    `value`, if it is an integer above 0.
+
+    # Errors
+
+    `ConfigurationError` otherwise.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{name} is {value!r}; valid: an integer >= 1")
+    return value
+
+
+def one_of(name: str, value: str, valid: Tuple[str, ...]) -> str:
+    """
+    `value`, if it is one of `valid`.
+
+    # Errors
+
+    `ConfigurationError` otherwise.
+    """
+    if value not in valid:
+        raise ConfigurationError(f"{name} is {value!r}; valid: {', '.join(map(repr, valid))}")
+    return value

@@ -1,0 +1,54 @@
+from typing import Optional
+
+import torch
+
+from spigot_allennlp.estimators.estimator import Downstream, Estimator, EstimatorOutput, at_least_one
+from spigot_allennlp.structures import Categorical, LatentStructure
+
+
+@Estimator.register("minimum_risk")
+class MinimumRisk(Estimator):
+    """
+    Minimises the expected loss `E_p[L]` itself (Smith and Eisner 2006; Shen et al. 2016): over all values of a
+    categorical variable, over the `k` best structures with their probabilities renormalised otherwise. The gradient
+    is exact for that sum. The outputs are those at the best structure.
+
+    # Parameters
+
+    k : `int`, optional (default = `None`)
+        How many structures, and so how many runs of the downstream model. `None`: all values of a categorical
+        variable, 10 of other structures.
+
+    # Errors
+
+    `ConfigurationError` for `k` below 1.
+    """
+
+    requires = ("top_k",)
+
+    def __init__(self, k: int = None) -> None:
+        super().__init__()
+        self.k = None if k is None else at_least_one("k", k)
+
+    def _estimate(
+        self,
+        scores: torch.Tensor,
+        mask: Optional[torch.Tensor],
+        structure: LatentStructure,
+        downstream: Downstream,
+    ) -> EstimatorOutput:
+        k = self.k
+        if k is None:
+            k = scores.size(-1) if isinstance(structure, Categorical) else 10
+        # shape: (batch, k, ...), (batch, k)
+        structures, totals = structure.top_k(scores, mask, k)
+        best = structures[:, 0]
+        outputs = downstream(best)
+        if "instance_loss" not in outputs:
+            return EstimatorOutput(best, outputs, None, {})
+        rest = (downstream(z)["instance_loss"] for z in structures[:, 1:].unbind(1))
+        # shape: (batch, k)
+        losses = torch.stack([outputs["instance_loss"], *rest], dim=1)
+        exists = ~totals.isneginf()
+        risk = torch.where(exists, totals.softmax(-1) * losses, 0.0).sum(-1).to(losses.dtype)
+        return EstimatorOutput(best, {**outputs, "instance_loss": risk}, risk, {})

@@ -1,0 +1,21 @@
+"""
+Defaults of the external variables that the files in `training_configs/` read with `std.extVar`.
+
+AllenNLP hands environment variables to jsonnet, where an unset one is an error that cannot be caught. Importing the package
+therefore sets those that are not set, to the repository's fixtures: every config loads as it is, and
+`SPIGOT_TRAIN_DATA=my.conllu allennlp train ...` reads something else.
+"""
+
+import os
+
+DEFAULTS = {
+    "SPIGOT_TRAIN_DATA": "fixtures/graphs/train.conllu",
+    "SPIGOT_VALIDATION_DATA": "fixtures/graphs/dev.conllu",
+    "SPIGOT_PARSER_ARCHIVE": "fixtures/models/syntactic_parser.tar.gz",
+    "SPIGOT_SEED": "13370",
+}
+
+
+def set_defaults() -> None:
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,8 @@
+"""
+Models.
+"""
+
+from spigot_allennlp.models.syntactic_parser import SyntacticParser
+from spigot_allennlp.models.syntactic_then_semantic import SyntacticThenSemantic
+
+__all__ = ["SyntacticParser", "SyntacticThenSemantic"]

@@ -1,0 +1,384 @@
+from typing import Any, Dict, List, Optional, Tuple, Union
+
+import torch
+from allennlp.common import Lazy
+from allennlp.common.checks import ConfigurationError
+from allennlp.data import TextFieldTensors, Vocabulary
+from allennlp.models import Model
+from allennlp.modules import Seq2SeqEncoder, TextFieldEmbedder
+from allennlp.nn import InitializerApplicator
+
+from spigot_allennlp.estimators import Estimator
+from spigot_allennlp.functional.trees import arcs_from_heads, heads_from_arcs, legal_arcs
+from spigot_allennlp.metrics import DependencyGraphF1, MaskedMean, TreeScores
+from spigot_allennlp.models.syntactic_parser import SyntacticParser, readable_trees
+from spigot_allennlp.modules import (
+    ArcLabeler,
+    ArcScorer,
+    BiaffineArcScorer,
+    ConstantWeight,
+    HeadComposer,
+    ParserHead,
+    TextEncoder,
+    WeightSchedule,
+)
+from spigot_allennlp.modules.relations import RELATIONS_OFFSET, num_relations, relation_loss
+from spigot_allennlp.modules.root import with_root
+from spigot_allennlp.structures import LatentStructure
+
+_SYNTAX = ("predicted", "gold", "none")
+
+
+@Model.register("syntactic_then_semantic")
+class SyntacticThenSemantic(Model):
+    """
+    Parses a sentence into a tree, and with the tree into a graph (Peng et al. 2018, section 4.1). The tree is latent: what of
+    the graph's loss reaches the syntactic scores, the estimator decides.
+
+    Every word's state is conditioned on its head's (`HeadComposer`); arcs and their labels are then scored by biaffine
+    forms. An arc from ROOT marks a top node. An instance's loss is the cross-entropy of all its possible
+    arcs, each present or not, plus that of the labels of its gold arcs, summed over the sentence:
+
+        loss = mean instance loss + weight * mean syntactic loss
+
+    # Parameters
+
+    vocab : `Vocabulary`
+    text_field_embedder : `TextFieldEmbedder`
+    encoder : `Seq2SeqEncoder`, optional (default = `None`)
+        `None` uses the embeddings themselves.
+    syntax : `str`, optional (default = `"predicted"`)
+        `"predicted"`: a latent tree. `"gold"`: gold trees, also when evaluating. `"none"`: no tree, the rest unchanged.
+    syntactic_parser : `Model`, optional (default = `None`)
+        A `syntactic_parser` with an encoder of its own; through `from_archive` a pre-trained one. Without it,
+        syntax and semantics share this model's encoder.
+    frozen_syntax : `bool`, optional (default = `False`)
+        Whether `syntactic_parser` stays as it is, without dropout.
+    arc_scorer : `Lazy[ArcScorer]`, optional (default = biaffine)
+        Scores the tree's arcs where the encoder is shared.
+    structure : `LatentStructure`, optional (default = `projective_tree`)
+    estimator : `Estimator`, optional (default = `spigot`)
+    syntactic_loss_weight : `Union[float, WeightSchedule]`, optional (default = `1.0`)
+        Of the supervised syntactic loss; 0 leaves the tree purely latent. Sentences without a gold tree add nothing.
+    graph_arc_scorer : `Lazy[ArcScorer]`, optional (default = biaffine)
+    label_dim : `int`, optional (default = `64`)
+        Of the graph's labels.
+    dropout : `float`, optional (default = `0.0`)
+    initializer : `InitializerApplicator`, optional
+
+    # Errors
+
+    `ConfigurationError` for keys that contradict each other, a structure that the estimator cannot work with, and data
+    that lack what `syntax` needs.
+    """
+
+    default_predictor = "dependency_graph"
+
+    def __init__(
+        self,
+        vocab: Vocabulary,
+        text_field_embedder: TextFieldEmbedder,
+        encoder: Optional[Seq2SeqEncoder] = None,
+        syntax: str = "predicted",
+        syntactic_parser: Optional[Model] = None,
+        frozen_syntax: bool = False,
+        arc_scorer: Lazy[ArcScorer] = Lazy(BiaffineArcScorer),
+        structure: LatentStructure = None,
+        estimator: Estimator = None,
+        syntactic_loss_weight: Union[float, WeightSchedule] = 1.0,
+        graph_arc_scorer: Lazy[ArcScorer] = Lazy(BiaffineArcScorer),
+        label_dim: int = 64,
+        dropout: float = 0.0,
+        initializer: InitializerApplicator = InitializerApplicator(),
+        **kwargs,
+    ) -> None:
+        super().__init__(vocab, **kwargs)
+        if syntax not in _SYNTAX:
+            raise ConfigurationError(f"syntax is '{syntax}'; valid: {', '.join(map(repr, _SYNTAX))}")
+        self.syntax = syntax
+        self.structure = structure or LatentStructure.by_name(LatentStructure.default_implementation)()
+        self.estimator = estimator or Estimator.by_name(Estimator.default_implementation)()
+        self.estimator.check(self.structure)
+
+        self.text_encoder = TextEncoder(text_field_embedder, encoder, dropout)
+        dim = self.text_encoder.get_output_dim()
+        self.syntactic_parser = syntactic_parser
+        self.frozen_syntax = frozen_syntax
+        self._check_parser()
+        # A tree from elsewhere needs no scores.
+        shared = syntax == "predicted" and syntactic_parser is None
+        self.parser_head = ParserHead(vocab, dim, arc_scorer) if shared else None
+        if frozen_syntax:
+            self.syntactic_parser.requires_grad_(False)
+        if not isinstance(syntactic_loss_weight, WeightSchedule):
+            syntactic_loss_weight = ConstantWeight(syntactic_loss_weight)
+        self.syntactic_loss_weight = syntactic_loss_weight
+
+        self.composer = HeadComposer(dim)
+        self.graph_arc_scorer = graph_arc_scorer.construct(input_dim=dim)
+        self.label_namespace = "arc_relations"
+        self.graph_labeler = ArcLabeler(dim, max(num_relations(vocab, self.label_namespace), 1), label_dim, dropout)
+
+        self._graph_f1 = DependencyGraphF1()
+        self._tree_scores = TreeScores()
+        self._diagnostics = {name: MaskedMean() for name in self.estimator.diagnostics}
+        # Some are known once the backward pass has run, so that they are counted afterwards.
+        self._pending_diagnostics: Dict[str, torch.Tensor] = {}
+        initializer(self)
+
+    def _check_parser(self) -> None:
+        parser = self.syntactic_parser
+        if parser is None:
+            if self.frozen_syntax:
+                raise ConfigurationError(
+                    "frozen_syntax needs a syntactic_parser; the shared encoder has none to freeze"
+                )
+            return
+        if self.syntax != "predicted":
+            raise ConfigurationError(f"syntactic_parser is of no use where syntax is '{self.syntax}'")
+        if not isinstance(parser, SyntacticParser):
+            raise ConfigurationError(
+                f"syntactic_parser is a {type(parser).__name__}; valid: a model of type 'syntactic_parser', or "
+                "'from_archive' with the archive of one"
+            )
+        for namespace in parser.vocab.get_namespaces():
+            own = self.vocab.get_token_to_index_vocabulary(namespace)
+            for token, index in parser.vocab.get_token_to_index_vocabulary(namespace).items():
+                if own.get(token, index) != index:
+                    raise ConfigurationError(
+                        f"the vocabulary of syntactic_parser has '{token}' at {index} of namespace '{namespace}', "
+                        f"this model's at {own[token]}. Valid: a vocabulary that begins with the parser's, as in "
+                        '"vocabulary": {"type": "extend", "directory": <the parser\'s archive>}'
+                    )
+
+    def train(self, mode: bool = True) -> "SyntacticThenSemantic":
+        super().train(mode)
+        if self.frozen_syntax:
+            self.syntactic_parser.eval()
+        return self
+
+    def forward(
+        self,
+        tokens: TextFieldTensors,
+        metadata: List[Dict[str, Any]],
+        head_indices: torch.Tensor = None,
+        head_tags: torch.Tensor = None,
+        arc_tags: torch.Tensor = None,
+        tops: torch.Tensor = None,
+    ) -> Dict[str, Any]:
+        """
+        # Parameters
+
+        tokens : `TextFieldTensors`
+        metadata : `List[Dict[str, Any]]`
+        head_indices, head_tags : `torch.Tensor`, optional
+            Gold heads (0 is ROOT, -1 unknown) and relations, `(batch, words)`.
+        arc_tags : `torch.Tensor`, optional
+            `(batch, words, words)`: the label of the arc from head `h` to dependent `d` at `[d, h]`, -1 where there
+            is none.
+        tops : `torch.Tensor`, optional
+            `(batch, words)`: 1 for top nodes.
+
+        # Returns
+
+        `Dict[str, Any]`
+            `arc_scores` `(batch, 1 + words, 1 + words)`, `tree` (what the graph was conditioned on, same shape), and
+            `loss` where gold labels are known. Outside training also `labels`, same shape, -1 where there is no arc, and
+            `relations` of the tree. Made human readable: `words`, `tops`, `arcs` (each with dependent, head, label and
+            probability; words count from 1), and with syntax `heads` and `deprels`.
+        """
+        self._count_diagnostics()
+        states, mask = self.text_encoder(tokens)
+        words = mask[:, 1:]
+        gold_heads = None if head_indices is None else with_root(head_indices, -1, words)
+        gold_relations = None if head_tags is None else with_root(head_tags, -1, words)
+        gold_graph = None if arc_tags is None else self._graph_with_root(arc_tags, tops, words)
+
+        def downstream(tree: Optional[torch.Tensor]) -> Dict[str, torch.Tensor]:
+            return self._downstream(states, mask, tree, gold_graph)
+
+        parser_states, relations, syntactic_loss, tree = states, None, None, None
+        if self.syntax == "predicted":
+            parser_head = self.parser_head
+            if self.syntactic_parser is not None:
+                parser_head = self.syntactic_parser.head
+                parser_states, _, scores = self.syntactic_parser.score(tokens)
+            else:
+                scores = parser_head(states)
+            if gold_heads is not None:
+                syntactic_loss = parser_head.loss(parser_states, scores, mask, gold_heads, gold_relations)
+            if self.training and gold_graph is None:
+                # A batch of trees alone: nothing follows.
+                return self._output({}, None, metadata, syntactic_loss)
+            estimate = self.estimator(scores, mask, self.structure, downstream)
+            tree, outputs, instance_loss = estimate.structure, estimate.outputs, estimate.instance_loss
+            self._pending_diagnostics = estimate.diagnostics
+            heads = heads_from_arcs(tree.detach())
+            if not self.training:
+                relations = parser_head.relations(parser_states, heads)
+            self._tree_scores(heads, relations, gold_heads, gold_relations)
+        else:
+            if self.syntax == "gold":
+                tree = self._gold_tree(gold_heads, words, metadata, states.dtype)
+                relations = gold_relations
+            outputs = downstream(tree)
+            instance_loss = outputs.get("instance_loss")
+
+        if gold_graph is not None:
+            self._graph_f1(outputs["arcs"], gold_graph >= 0, outputs["labels_correct"])
+        output = self._output(outputs, instance_loss, metadata, syntactic_loss)
+        output["tree"] = tree
+        if relations is not None:
+            output["relations"] = relations
+        if not self.training:
+            output["labels"] = self._predicted_labels(outputs)
+        return output
+
+    def _output(
+        self,
+        outputs: Dict[str, torch.Tensor],
+        instance_loss: Optional[torch.Tensor],
+        metadata: List[Dict[str, Any]],
+        syntactic_loss: Optional[torch.Tensor],
+    ) -> Dict[str, Any]:
+        output: Dict[str, Any] = {"metadata": metadata}
+        if "arc_scores" in outputs:
+            output["arc_scores"] = outputs["arc_scores"]
+        losses = [] if instance_loss is None else [instance_loss.mean()]
+        weight = self.syntactic_loss_weight()
+        if syntactic_loss is not None and weight > 0:
+            losses.append(weight.to(syntactic_loss.dtype) * syntactic_loss.mean())
+        if losses:
+            output["loss"] = sum(losses)
+        elif self.training:
+            raise ConfigurationError(
+                "a training batch has neither gold graphs nor gold trees with a positive syntactic_loss_weight; "
+                f"sentences: {[entry.get('sentence_id') for entry in metadata][:5]}"
+            )
+        return output
+
+    def _downstream(
+        self,
+        states: torch.Tensor,
+        mask: torch.Tensor,
+        tree: Optional[torch.Tensor],
+        gold_graph: Optional[torch.Tensor],
+    ) -> Dict[str, torch.Tensor]:
+        """
+        Graph scores, given a tree; with gold graphs `instance_loss`, `(batch,)`.
+        """
+        composed = self.composer(states, tree)
+        legal = legal_arcs(mask)
+        arc_scores = self.graph_arc_scorer(composed).masked_fill(~legal, 0.0)
+        arcs = (arc_scores.detach() > 0) & legal
+        outputs = {"composed": composed, "arc_scores": arc_scores, "arcs": arcs}
+        if gold_graph is None:
+            return outputs
+        gold_arcs = gold_graph >= 0
+        losses = torch.nn.functional.binary_cross_entropy_with_logits(
+            arc_scores, gold_arcs.to(arc_scores.dtype), reduction="none"
+        )
+        instance_loss = losses.masked_fill(~legal, 0.0).flatten(1).sum(-1)
+
+        # Top nodes, the arcs from ROOT, have no label to get wrong.
+        labels_correct = gold_arcs.clone()
+        index = batch, dependents, heads = _labeled_arcs(gold_arcs)
+        gold_labels = gold_graph[index]
+        logits = self.graph_labeler(composed, index)
+        labels_correct[index] = logits.detach().argmax(-1) + RELATIONS_OFFSET == gold_labels
+        outputs["labels_correct"] = labels_correct
+        outputs["instance_loss"] = instance_loss + relation_loss(logits, gold_labels, batch, len(mask))
+        return outputs
+
+    def _predicted_labels(self, outputs: Dict[str, torch.Tensor]) -> torch.Tensor:
+        """`(batch, 1 + words, 1 + words)`: -1 without an arc, 0 for top nodes, else an index of the vocabulary."""
+        labels = outputs["arcs"].long() - 1
+        index = _labeled_arcs(outputs["arcs"])
+        labels[index] = self.graph_labeler(outputs["composed"], index).argmax(-1) + RELATIONS_OFFSET
+        return labels
+
+    def _graph_with_root(self, arc_tags: torch.Tensor, tops: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        """
+        `(batch, 1 + words, 1 + words)`: labels of arcs, 0 for the arcs from ROOT to top nodes, -1 elsewhere.
+        """
+        # AdjacencyField makes float tensors.
+        graph = torch.nn.functional.pad(arc_tags.long(), (1, 0, 1, 0), value=-1)
+        graph[:, 1:, 0] = torch.where((tops > 0) & words, 0, -1)
+        return graph
+
+    def _gold_tree(
+        self,
+        gold_heads: Optional[torch.Tensor],
+        words: torch.Tensor,
+        metadata: List[Dict[str, Any]],
+        dtype: torch.dtype,
+    ) -> torch.Tensor:
+        if gold_heads is None or (words & (gold_heads[:, 1:] < 0)).any():
+            raise ConfigurationError(
+                "syntax is 'gold', but these sentences have no gold tree: "
+                f"{[entry.get('sentence_id') for entry in metadata][:5]}. Valid: input with trees (CoNLL-U, or SDP with "
+                "a companion file), or a model with predicted syntax"
+            )
+        return arcs_from_heads(gold_heads, dtype)
+
+    def make_output_human_readable(self, output_dict: Dict[str, Any]) -> Dict[str, Any]:
+        words = [entry["words"] for entry in output_dict["metadata"]]
+        probabilities = output_dict["arc_scores"].sigmoid()
+        arcs: List[List[Dict[str, Any]]] = [[] for _ in words]
+        tops: List[List[int]] = [[] for _ in words]
+        labels = output_dict["labels"]
+        index = (labels >= 0).nonzero(as_tuple=True)
+        for (sentence, dependent, head), label, probability in zip(
+            torch.stack(index, -1).tolist(), labels[index].tolist(), probabilities[index].tolist()
+        ):
+            if head == 0:
+                tops[sentence].append(dependent)
+                continue
+            name = self.vocab.get_token_from_index(label, self.label_namespace)
+            arcs[sentence].append(
+                {
+                    "dependent": dependent,
+                    "head": head,
+                    "label": name,
+                    "probability": round(probability, 4),
+                }
+            )
+        readable: Dict[str, Any] = {
+            "sentence_id": [entry["sentence_id"] for entry in output_dict["metadata"]],
+            "words": words,
+            "tops": tops,
+            "arcs": arcs,
+        }
+        if output_dict["tree"] is not None:
+            heads = heads_from_arcs(output_dict["tree"])
+            namespace = "head_relations"
+            readable.update(readable_trees(heads, output_dict.get("relations"), words, self.vocab, namespace))
+        if "loss" in output_dict:
+            readable["loss"] = output_dict["loss"]
+        return readable
+
+    def get_metrics(self, reset: bool = False) -> Dict[str, float]:
+        """
+        `labeled_f1` and `unlabeled_f1` of the graph; with predicted syntax `uas`, `las` and `tree_depth`. Kept off the
+        progress bar by their `_`: precision, recall and exact match, and in training the estimator's diagnostics.
+        """
+        self._count_diagnostics()
+        graph = self._graph_f1.get_metric(reset)
+        metrics = {name if name.endswith("_f1") else f"_{name}": value for name, value in graph.items()}
+        if self.syntax == "predicted":
+            metrics.update(self._tree_scores.get_metric(reset))
+        if self.training:
+            for name, mean in self._diagnostics.items():
+                metrics[f"_{name}"] = mean.get_metric(reset)
+        return metrics
+
+    def _count_diagnostics(self) -> None:
+        for name, values in self._pending_diagnostics.items():
+            self._diagnostics[name](values, ~values.isnan())
+        self._pending_diagnostics = {}
+
+
+def _labeled_arcs(arcs: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The indices of all arcs but those from ROOT."""
+    batch, dependents, heads = arcs[:, :, 1:].nonzero(as_tuple=True)
+    return batch, dependents, heads + 1

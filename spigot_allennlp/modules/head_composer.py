@@ -1,0 +1,40 @@
+from typing import Optional
+
+import torch
+
+
+class HeadComposer(torch.nn.Module):
+    """
+    Conditions each token's state on its head's: `W_self h_i + sum_j z[i, j] W_head h_j` (Peng et al. 2018, section 4.1), where
+    `z` is a tree, or marginals, or any relaxation of it. Linear in `z`.
+
+    # Parameters
+
+    input_dim : `int`
+    output_dim : `int`, optional (default = `input_dim`)
+    """
+
+    def __init__(self, input_dim: int, output_dim: int = None) -> None:
+        super().__init__()
+        output_dim = output_dim or input_dim
+        self.own = torch.nn.Linear(input_dim, output_dim)
+        self.of_head = torch.nn.Linear(input_dim, output_dim, bias=False)
+
+    def forward(self, states: torch.Tensor, arcs: Optional[torch.Tensor]) -> torch.Tensor:
+        """
+        # Parameters
+
+        states : `torch.Tensor`
+            `(batch, tokens, input_dim)`, ROOT first.
+        arcs : `torch.Tensor`, optional
+            `z`, `(batch, dependents, heads)`; `None` where there is no structure to condition on.
+
+        # Returns
+
+        `torch.Tensor`
+            `(batch, tokens, output_dim)`.
+        """
+        composed = self.own(states)
+        if arcs is not None:
+            composed = composed + torch.bmm(arcs.to(composed.dtype), self.of_head(states))
+        return torch.nn.functional.elu(composed)

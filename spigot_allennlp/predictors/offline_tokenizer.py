@@ -1,0 +1,47 @@
+from typing import List
+
+import spacy
+from allennlp.common.checks import ConfigurationError
+from allennlp.data import Token, Tokenizer
+
+
+@Tokenizer.register("offline_spacy")
+class OfflineSpacyTokenizer(Tokenizer):
+    """
+    spaCy's rule-based tokeniser, which needs no download (AllenNLP's `spacy` tokeniser fetches a trained pipeline when it
+    is built, and spaCy's pipelines are not on PyPI).
+
+    # Parameters
+
+    language : `str`, optional (default = `"en"`)
+        A language that `spacy.blank` knows.
+    pipeline : `str`, optional (default = `None`)
+        The name or path of an installed, trained pipeline, which then also gives lemmas and parts of speech.
+
+    # Errors
+
+    `ConfigurationError` for an unknown language or a pipeline that is not installed.
+    """
+
+    def __init__(self, language: str = "en", pipeline: str = None) -> None:
+        try:
+            self._spacy = spacy.blank(language) if pipeline is None else spacy.load(pipeline, exclude=["ner", "parser"])
+        except (ImportError, OSError) as error:
+            what = f"language '{language}'" if pipeline is None else f"pipeline '{pipeline}'"
+            raise ConfigurationError(
+                f"spaCy has no {what} here. Valid: a language of spacy.blank, or a pipeline that "
+                f"`python -m spacy validate` lists as installed ({error})"
+            ) from None
+
+    def tokenize(self, text: str) -> List[Token]:
+        return [
+            Token(
+                text=token.text,
+                idx=token.idx,
+                lemma_=token.lemma_ or None,
+                pos_=token.pos_ or None,
+                tag_=token.tag_ if token.tag_ else None,
+            )
+            for token in self._spacy(text)
+            if not token.is_space
+        ]

@@ -1,0 +1,26 @@
+"""
+Latent structures: stateless combinatorics behind one interface.
+"""
+
+from spigot_allennlp.structures.arc_graph import ArcGraph
+from spigot_allennlp.structures.categorical import Categorical
+from spigot_allennlp.structures.labeled_arc_graph import LabeledArcGraph
+from spigot_allennlp.structures.latent_structure import OPERATIONS, LatentStructure
+from spigot_allennlp.structures.linear_chain import LinearChain
+from spigot_allennlp.structures.nonprojective_tree import NonprojectiveTree
+from spigot_allennlp.structures.projective_tree import ProjectiveTree
+from spigot_allennlp.structures.single_head import SingleHead
+from spigot_allennlp.structures.tree import Tree
+
+__all__ = [
+    "OPERATIONS",
+    "ArcGraph",
+    "Categorical",
+    "LabeledArcGraph",
+    "LatentStructure",
+    "LinearChain",
+    "NonprojectiveTree",
+    "ProjectiveTree",
+    "SingleHead",
+    "Tree",
+]

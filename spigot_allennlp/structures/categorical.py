@@ -1,0 +1,54 @@
+from typing import Optional, Tuple
+
+import torch
+
+from spigot_allennlp.functional import independent
+from spigot_allennlp.functional.projections import project_simplex
+from spigot_allennlp.structures.latent_structure import LatentStructure
+
+
+@LatentStructure.register("categorical")
+class Categorical(LatentStructure):
+    """
+    One of `K` values (a cluster). Parts are `(batch, K)`; `mask` is a boolean `(batch, K)`, true for the values an
+    instance may take (any subset), or `None` for all.
+
+    Gibbs marginals are the softmax, the projection is onto the simplex (sparsemax, Martins and Astudillo 2016).
+    Every operation takes O(K) time and memory, `project` and `top_k` O(K log K).
+    """
+
+    event_shape = ("batch", "values")
+
+    def parts_mask(self, mask: torch.Tensor) -> torch.Tensor:
+        return mask
+
+    def _argmax(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return independent.argmax(scores.unsqueeze(1), mask.unsqueeze(1)).squeeze(1)
+
+    def _log_partition(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return independent.log_partition(scores.unsqueeze(1), mask.unsqueeze(1))
+
+    def _marginals(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return independent.marginals(scores, mask)
+
+    def _project(self, point: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return project_simplex(point, mask)
+
+    def _sample(self, scores: torch.Tensor, mask: torch.Tensor, num_samples: int) -> torch.Tensor:
+        return independent.sample(scores, mask, num_samples)
+
+    def _top_k(self, scores: torch.Tensor, mask: torch.Tensor, k: int) -> Tuple[torch.Tensor, torch.Tensor]:
+        values, totals = independent.top_k(scores.unsqueeze(1), mask.unsqueeze(1), k)
+        parts = scores.new_zeros(scores.size(0), k, scores.size(1)).scatter_(-1, values, 1.0)
+        exists = ~totals.isneginf().unsqueeze(-1)
+        return parts * (mask.unsqueeze(1) & exists), totals
+
+    def _check_mask(self, scores: torch.Tensor, mask: Optional[torch.Tensor]) -> torch.Tensor:
+        if mask is None:
+            return torch.ones_like(scores, dtype=torch.bool)
+        if mask.dtype != torch.bool or mask.shape != scores.shape:
+            raise ValueError(
+                f"mask must be a boolean tensor of the scores' shape {tuple(scores.shape)}, or None, "
+                f"not {mask.dtype} {tuple(mask.shape)}"
+            )
+        return mask

@@ -1,0 +1,257 @@
+from typing import Tuple
+
+import torch
+from allennlp.common import Registrable
+from allennlp.common.checks import ConfigurationError
+
+from spigot_allennlp.functional.trees import legal_arcs
+
+OPERATIONS = ("argmax", "log_partition", "marginals", "project", "sample", "top_k", "log_prob", "entropy")
+
+
+class LatentStructure(Registrable):
+    """
+    A set of combinatorial structures: stateless, batched and masked.
+
+    A structure is a 0/1 vector over *parts* (arcs, clusters, transitions); `s` scores the parts, `Y` is the set of
+    feasible structures, `M = conv(Y)` its marginal polytope, and `p(z; s)` the Gibbs distribution
+    `exp(<s, z> - log Z(s))` on `Y`. Shapes are given for arcs: `(batch, dependents, heads)`, where
+    `scores[b, d, h]` scores the arc `h -> d` and index 0 is ROOT. `mask` is `(batch, tokens)`, true for ROOT and
+    for real tokens. Illegal parts (row 0, the diagonal, padding) are exactly 0 in every output and receive
+    exactly 0 gradient, whatever their scores. A score of `-inf` forbids a part.
+
+    Scores in half precision are computed in float32 and returned in their own type. A row of the batch that is all
+    padding gives zeros and a log-partition of 0.
+
+    # Errors
+
+    Every operation raises `ValueError` for scores that are NaN or `+inf`, for shapes that do not fit, for a mask
+    that is not a boolean prefix, and where the `-inf` scores of an instance leave no structure.
+
+    # For implementers
+
+    A new structure is one file: `parts_mask`, and as many as it can of the underscored primitives `_argmax`,
+    `_log_partition`, `_marginals`, `_project`, `_sample` and `_top_k`. They receive checked scores in float32 or
+    float64 whose illegal parts are 0. Everything else is derived here, once; `supports` says what is there.
+    """
+
+    default_implementation = "projective_tree"
+
+    # What a shape looks like in error messages; its length is the number of dimensions of scores.
+    event_shape: Tuple[str, ...] = ("batch", "tokens", "tokens")
+
+    # The operations
+
+    def parts_mask(self, mask: torch.Tensor) -> torch.Tensor:
+        """
+        Which parts exist, as a boolean tensor of (or, where `mask` does not tell a size, broadcastable to) the
+        scores' shape.
+        """
+        return legal_arcs(mask)
+
+    def argmax(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """
+        MAP inference: a vertex `argmax_{z in Y} <s, z>` as exact 0/1 parts in the scores' shape and type. Ties are
+        broken deterministically. Carries no gradient.
+        """
+        checked, mask, forbidding = self._check(scores.detach(), mask)
+        parts = self._argmax(checked, mask)
+        if forbidding:
+            self._check_feasible(self._score(parts, checked))
+        return parts.to(scores.dtype)
+
+    def log_partition(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """
+        `log Z(s) = log sum_{z in Y} exp <s, z>`, `(batch,)`. Its gradient are the marginals.
+        """
+        checked, mask, forbidding = self._check(scores, mask)
+        value = self._log_partition(checked, mask)
+        if forbidding:
+            self._check_feasible(value)
+        return value.to(scores.dtype)
+
+    def marginals(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """
+        `E_{p(z; s)}[z] = argmax_{m in M} <s, m> + H(m)`, in the scores' shape. Differentiable.
+        """
+        checked, mask, forbidding = self._check(scores, mask)
+        if forbidding:
+            self._check_feasible(self._log_partition(checked.detach(), mask))
+        return self._marginals(checked, mask).to(scores.dtype)
+
+    def project(self, point: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """
+        The Euclidean projection `argmin_{m in M} ||m - point||^2`, in the point's shape; differentiable. A structure
+        that offers a relaxation of its polytope says so in its constructor. With scores as the point this is
+        SparseMAP (Niculae et al. 2018).
+        """
+        checked, mask, forbidding = self._check(point, mask)
+        if forbidding:
+            self._check_feasible(self._score(self._argmax(checked.detach(), mask), checked.detach()))
+        return self._project(checked, mask).to(point.dtype)
+
+    def sample(self, scores: torch.Tensor, mask: torch.Tensor, num_samples: int = 1) -> torch.Tensor:
+        """
+        Exact and independent draws from `p(z; s)`: `(num_samples, batch, dependents, heads)`, from torch's global
+        random state. Carry no gradient.
+        """
+        self._check_count("num_samples", num_samples)
+        checked, mask, forbidding = self._check(scores.detach(), mask)
+        if forbidding:
+            self._check_feasible(self._log_partition(checked, mask))
+        return self._sample(checked, mask, num_samples).to(scores.dtype)
+
+    def top_k(self, scores: torch.Tensor, mask: torch.Tensor, k: int) -> Tuple[torch.Tensor, torch.Tensor]:
+        """
+        The `k` best distinct structures `(batch, k, dependents, heads)` and their scores `(batch, k)`, best first.
+        Where fewer exist, the rest are all-zero structures with score `-inf`. The scores are differentiable.
+        """
+        self._check_count("k", k)
+        checked, mask, _ = self._check(scores, mask)
+        parts, totals = self._top_k(checked.detach(), mask, k)
+        self._check_feasible(totals[:, 0])
+        differentiable = self._score(parts.transpose(0, 1), checked).t()
+        differentiable = differentiable.masked_fill(totals.isneginf(), -torch.inf)
+        return parts.to(scores.dtype), differentiable.to(scores.dtype)
+
+    def log_prob(self, parts: torch.Tensor, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """
+        `log p(z; s) = <s, z> - log Z(s)`, `(batch,)`; `parts` may have further dimensions in front (samples), which
+        the result keeps. Differentiable in the scores. `parts` is taken to be feasible.
+        """
+        checked, mask, forbidding = self._check(scores, mask)
+        if parts.shape[-scores.dim() :] != scores.shape:
+            raise ValueError(f"parts of shape {tuple(parts.shape)} do not fit scores {tuple(scores.shape)}")
+        value = self._log_partition(checked, mask)
+        if forbidding:
+            self._check_feasible(value)
+        return (self._score(parts.to(checked.dtype), checked) - value).to(scores.dtype)
+
+    def entropy(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """
+        `H(p(.; s)) = log Z(s) - <s, E[z]>` in nats, `(batch,)`. Differentiable.
+        """
+        checked, mask, forbidding = self._check(scores, mask)
+        # The difference of two large numbers: in float64 whatever the scores' type.
+        checked = checked.double()
+        value = self._log_partition(checked, mask)
+        if forbidding:
+            self._check_feasible(value)
+        expected = self._score(self._marginals(checked, mask), checked.masked_fill(checked.isneginf(), 0.0))
+        # Rounding must not make the entropy of a certain structure negative.
+        return (value - expected).clamp(min=0.0).to(scores.dtype)
+
+    def supports(self, operation: str) -> bool:
+        """
+        Whether this structure implements `operation`, one of the names above.
+
+        # Errors
+
+        `ConfigurationError` for a name that is no operation.
+        """
+        if operation not in OPERATIONS:
+            raise ConfigurationError(
+                f"'{operation}' is not an operation of a structure; valid: {', '.join(OPERATIONS)}"
+            )
+        primitive = "_log_partition" if operation in ("marginals", "log_prob", "entropy") else f"_{operation}"
+        return getattr(type(self), primitive) is not getattr(LatentStructure, primitive)
+
+    # The primitives
+
+    def _argmax(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        raise self._unsupported("argmax")
+
+    def _log_partition(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        raise self._unsupported("log_partition")
+
+    def _marginals(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        # The marginals are the gradient of the log-partition; a kernel of their own is faster.
+        with torch.enable_grad():
+            differentiable = scores.requires_grad
+            if not differentiable:
+                scores = scores.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(
+                self._log_partition(scores, mask).sum(), scores, create_graph=differentiable
+            )
+        return gradient
+
+    def _project(self, point: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        raise self._unsupported("project")
+
+    def _sample(self, scores: torch.Tensor, mask: torch.Tensor, num_samples: int) -> torch.Tensor:
+        raise self._unsupported("sample")
+
+    def _top_k(self, scores: torch.Tensor, mask: torch.Tensor, k: int) -> Tuple[torch.Tensor, torch.Tensor]:
+        raise self._unsupported("top_k")
+
+    # Checks and conversions
+
+    def _legal_parts(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return self.parts_mask(mask).expand_as(scores)
+
+    def _check(self, scores: torch.Tensor, mask: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor, bool]:
+        """
+        Scores in float32 or float64 with illegal parts at 0, the mask, and whether any legal score is -inf.
+        """
+        if not scores.is_floating_point():
+            raise ValueError(f"scores must be of a floating-point type, not {scores.dtype}")
+        if scores.dim() != len(self.event_shape):
+            raise ValueError(
+                f"scores have shape {tuple(scores.shape)}; a {self._name()} takes ({', '.join(self.event_shape)})"
+            )
+        mask = self._check_mask(scores, mask)
+        if scores.dtype in (torch.float16, torch.bfloat16):
+            scores = scores.float()
+        scores = scores.masked_fill(~self._legal_parts(scores, mask), 0.0)
+        if scores.numel() == 0:
+            return scores, mask, False
+        # Both are NaN if any score is, and NaN fails every comparison.
+        low, high = scores.detach().aminmax()
+        if not high < torch.inf:
+            rows = (~(scores < torch.inf)).flatten(1).any(-1).nonzero().flatten().tolist()
+            raise ValueError(f"scores contain NaN or +inf in rows {rows} of the batch; valid: finite, or -inf")
+        return scores, mask, bool(low == -torch.inf)
+
+    def _check_mask(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        if scores.size(1) != scores.size(2):
+            raise ValueError(f"scores must be ({', '.join(self.event_shape)}), not {tuple(scores.shape)}")
+        return self._check_token_mask(mask, (scores.size(0), scores.size(1)))
+
+    def _check_token_mask(self, mask: torch.Tensor, shape: Tuple[int, int]) -> torch.Tensor:
+        if mask is None or mask.dtype != torch.bool:
+            kind = "None" if mask is None else mask.dtype
+            raise ValueError(f"mask must be a boolean tensor (batch, tokens), not {kind}")
+        if tuple(mask.shape) != shape:
+            raise ValueError(f"mask has shape {tuple(mask.shape)}, the scores need {shape}")
+        if (mask[:, 1:] & ~mask[:, :-1]).any():
+            rows = (mask[:, 1:] & ~mask[:, :-1]).any(-1).nonzero().flatten().tolist()
+            raise ValueError(
+                f"mask is true behind a false column in rows {rows}: real tokens must come first, and the first "
+                "column (ROOT) must be true in every row that is not all padding"
+            )
+        return mask
+
+    @staticmethod
+    def _check_count(name: str, value: int) -> None:
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a positive integer, not {value!r}")
+
+    def _check_feasible(self, totals: torch.Tensor) -> None:
+        infeasible = totals.isneginf()
+        if infeasible.any():
+            rows = infeasible.nonzero().flatten().tolist()
+            raise ValueError(
+                f"the scores of rows {rows} of the batch leave no {self._name()}: every one has a part of score -inf"
+            )
+
+    @staticmethod
+    def _score(parts: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """`<s, z>` over the event's dimensions; absent parts count 0, even those that score -inf."""
+        products = torch.where(parts != 0, parts * scores, 0.0)
+        return products.flatten(parts.dim() - scores.dim() + 1).sum(-1)
+
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _unsupported(self, operation: str) -> ConfigurationError:
+        return ConfigurationError(f"{self._name()} does not support the operation '{operation}'")

@@ -1,0 +1,62 @@
+from typing import Callable, Tuple
+
+import torch
+from allennlp.common.checks import ConfigurationError
+
+from spigot_allennlp.functional.projections import project_simplex
+from spigot_allennlp.functional.sparsemap import head_oracle, sparsemap_project
+from spigot_allennlp.functional.trees import arcs_from_heads
+from spigot_allennlp.structures.latent_structure import LatentStructure
+
+
+class Tree(LatentStructure):
+    """
+    Dependency trees: arborescences rooted at ROOT. What projective and non-projective trees share.
+
+    # Parameters
+
+    single_root : `bool`, optional (default = `True`)
+        Whether exactly one word hangs on ROOT.
+    projection : `str`, optional (default = `"exact"`)
+        `"exact"` projects onto the convex hull of the trees, by the active-set method on top of `argmax` (SparseMAP,
+        Niculae et al. 2018), until the duality gap is below 1e-9. `"single_head"` projects each word's row onto
+        the simplex: the relaxation that Peng et al. (2018) use.
+
+    # Errors
+
+    `ConfigurationError` for another `projection`.
+    """
+
+    def __init__(self, single_root: bool = True, projection: str = "exact") -> None:
+        if projection not in ("exact", "single_head"):
+            raise ConfigurationError(f"projection is '{projection}'; valid: 'exact', 'single_head'")
+        self.single_root = single_root
+        self.projection = projection
+
+    # The functions of `spigot_allennlp.functional` that a subclass is made of, as static methods.
+    _best_heads: Callable[..., torch.Tensor]
+    _tree_log_partition: Callable[..., torch.Tensor]
+    _tree_marginals: Callable[..., torch.Tensor]
+    _sample_heads: Callable[..., torch.Tensor]
+    _top_k_heads: Callable[..., Tuple[torch.Tensor, torch.Tensor]]
+
+    def _argmax(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return arcs_from_heads(self._best_heads(scores, mask, self.single_root), scores.dtype)
+
+    def _log_partition(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return self._tree_log_partition(scores, mask, self.single_root)
+
+    def _marginals(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return self._tree_marginals(scores, mask, self.single_root)
+
+    def _project(self, point: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        if self.projection == "single_head":
+            return project_simplex(point, self.parts_mask(mask))
+        return sparsemap_project(point, head_oracle(self._best_heads, mask, self.single_root))
+
+    def _sample(self, scores: torch.Tensor, mask: torch.Tensor, num_samples: int) -> torch.Tensor:
+        return arcs_from_heads(self._sample_heads(scores, mask, num_samples, self.single_root), scores.dtype)
+
+    def _top_k(self, scores: torch.Tensor, mask: torch.Tensor, k: int) -> Tuple[torch.Tensor, torch.Tensor]:
+        heads, totals = self._top_k_heads(scores, mask, k, self.single_root)
+        return arcs_from_heads(heads, scores.dtype), totals

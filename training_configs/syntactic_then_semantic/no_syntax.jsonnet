@@ -1,0 +1,4 @@
+// The lower bound: the same parser without any tree.
+(import 'parser.libsonnet') {
+  model+: { syntax: 'none' },
+}

@@ -1,0 +1,12 @@
+// A frozen parser from an archive (of syntactic_parser.jsonnet), then the graph.
+(import 'parser.libsonnet') {
+  local archive = std.extVar('SPIGOT_PARSER_ARCHIVE'),
+  // The parser's vocabulary comes first, so that its embeddings keep their meaning.
+  vocabulary: { type: 'extend', directory: archive },
+  model+: {
+    syntactic_parser: { type: 'from_archive', archive_file: archive },
+    frozen_syntax: true,
+    estimator: 'pipeline',
+    syntactic_loss_weight: 0.0,
+  },
+}

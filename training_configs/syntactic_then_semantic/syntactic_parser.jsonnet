@@ -1,0 +1,7 @@
+// The syntactic parser alone, to be loaded by pipeline_pretrained.jsonnet.
+(import 'data.libsonnet') {
+  model: (import 'encoder.libsonnet') {
+    type: 'syntactic_parser',
+  },
+  trainer+: { validation_metric: '+uas' },
+}

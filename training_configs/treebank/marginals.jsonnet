@@ -1,0 +1,1 @@
+(import '../syntactic_then_semantic/marginals.jsonnet') + (import 'size.libsonnet')

@@ -1,0 +1,1 @@
+(import '../syntactic_then_semantic/pipeline.jsonnet') + (import 'size.libsonnet')

@@ -1,0 +1,1 @@
+(import '../syntactic_then_semantic/spigot.jsonnet') + (import 'size.libsonnet')

@@ -1,0 +1,1 @@
+(import '../syntactic_then_semantic/ste.jsonnet') + (import 'size.libsonnet')

@@ -1,0 +1,1 @@
+(import '../syntactic_then_semantic/syntactic_parser.jsonnet') + (import 'size.libsonnet')
