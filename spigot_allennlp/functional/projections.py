@@ -59,9 +59,7 @@ def _simplex_by_kernel(values: torch.Tensor, total: torch.Tensor) -> torch.Tenso
     projection = np.empty_like(rows)
     grain = max(1, _ELEMENTS_PER_TASK // rows.shape[1])
     parallel_for(
-        lambda start, stop: _simplex_kernel(
-            rows, totals, projection, start * grain, min(stop * grain, len(rows))
-        ),
+        lambda start, stop: _simplex_kernel(rows, totals, projection, start * grain, min(stop * grain, len(rows))),
         -(-len(rows) // grain),
     )
     return from_numpy(projection, like=values).view(values.shape)
@@ -136,6 +134,26 @@ def project_box(values: torch.Tensor) -> torch.Tensor:
     return values.clamp(0, 1)
 
 
+def _spend_budget(values: torch.Tensor, budget: float) -> torch.Tensor:
+    """`clip(v - tau, 0, 1)` with `tau >= 0` such that it sums to the budget, for rows whose clip exceeds it."""
+    # With tau >= 0 a value below 0 never counts: clamping costs nothing and removes infinities.
+    values = values.clamp(min=0)
+    # sum_i clip(v_i - tau, 0, 1) as a function of tau, at its breakpoints from the right: its slope is +1 for each
+    # v_i and -1 for each v_i - 1 passed so far.
+    breakpoints, order = torch.cat([values, values - 1], dim=-1).sort(dim=-1, descending=True)
+    slopes = torch.where(order < values.size(-1), 1.0, -1.0).to(values.dtype).cumsum(dim=-1)
+    rises = slopes[..., :-1] * (breakpoints[..., :-1] - breakpoints[..., 1:])
+    # `last`: the last breakpoint at which the budget is still kept.
+    last = (rises.cumsum(dim=-1) <= budget).sum(dim=-1, keepdim=True)
+    threshold = breakpoints.gather(-1, last)
+    # Newton's method on the piece that the root lies on. The second step only removes the rounding of the sums.
+    slope = slopes.gather(-1, last).clamp(min=1)
+    for _ in range(2):
+        used = (values - threshold).clamp(0, 1).sum(dim=-1, keepdim=True)
+        threshold = threshold + (used - budget) / slope
+    return (values - threshold.clamp(min=0)).clamp(0, 1)
+
+
 class _BudgetProjection(torch.autograd.Function):
     """
     `x = clip(v - tau, 0, 1)` with the smallest `tau >= 0` that keeps the budget. Where it binds, moving the
@@ -144,24 +162,9 @@ class _BudgetProjection(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, values, budget):
-        # With tau >= 0 a value below 0 never counts: clamping costs nothing and removes infinities.
-        values = values.clamp(min=0)
-        # sum_i clip(v_i - tau, 0, 1) as a function of tau, at its breakpoints from the right: its slope is +1
-        # for each v_i and -1 for each v_i - 1 passed so far.
-        breakpoints, order = torch.cat([values, values - 1], dim=-1).sort(dim=-1, descending=True)
-        slopes = torch.where(order < values.size(-1), 1.0, -1.0).to(values.dtype).cumsum(dim=-1)
-        rises = slopes[..., :-1] * (breakpoints[..., :-1] - breakpoints[..., 1:])
-        # `last`: the last breakpoint at which the budget is still kept.
-        last = (rises.cumsum(dim=-1) <= budget).sum(dim=-1, keepdim=True)
-        threshold = breakpoints.gather(-1, last)
-        # Newton's method on the piece that the root lies on. The second step only removes the rounding of the
-        # sums.
-        slope = slopes.gather(-1, last).clamp(min=1)
-        for _ in range(2):
-            used = (values - threshold).clamp(0, 1).sum(dim=-1, keepdim=True)
-            threshold = threshold + (used - budget) / slope
-        binds = threshold > 0
-        projection = (values - threshold.clamp(min=0)).clamp(0, 1)
+        projection = values.clamp(0, 1)
+        binds = projection.sum(dim=-1) > budget
+        projection[binds] = _spend_budget(values[binds], budget)
         ctx.save_for_backward(projection, binds)
         return projection
 
@@ -171,7 +174,7 @@ class _BudgetProjection(torch.autograd.Function):
         free = ((projection > 0) & (projection < 1)).to(gradient.dtype)
         inside = gradient * free
         mean = inside.sum(dim=-1, keepdim=True) / free.sum(dim=-1, keepdim=True).clamp(min=1)
-        return inside - free * mean * binds, None
+        return inside - free * mean * binds.unsqueeze(-1), None
 
 
 def project_budget(values: torch.Tensor, budget: float, mask: Optional[torch.Tensor] = None) -> torch.Tensor:
@@ -202,9 +205,7 @@ def project_budget(values: torch.Tensor, budget: float, mask: Optional[torch.Ten
     return _BudgetProjection.apply(values, budget)
 
 
-def project_labeled_arcs_sequential(
-    arcs: torch.Tensor, labels: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def project_labeled_arcs_sequential(arcs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     The projection of Peng et al. (2018, section 4.2) for labelled graphs, arc by arc: first the arc is
     clipped to [0, 1], then its labels are projected onto `{0 <= x <= 1, sum x = arc}`. Feasible, but in
@@ -227,9 +228,7 @@ def project_labeled_arcs_sequential(
     return arcs, _SimplexProjection.apply(labels, arcs)
 
 
-def project_labeled_arcs_jointly(
-    arcs: torch.Tensor, labels: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def project_labeled_arcs_jointly(arcs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     `argmin_{a, x} (a - arc)^2 + ||x - labels||^2` subject to `0 <= a <= 1, x >= 0, sum x = a`, for each arc:
     the Euclidean projection onto the convex hull of "no arc" and "the arc with one of its labels".
