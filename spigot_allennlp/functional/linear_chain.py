@@ -166,9 +166,10 @@ def chain_argmax(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     # Returns
 
     `torch.LongTensor`
-        `(batch, positions)`, -1 at padding, and everywhere if all sequences are forbidden.
+        `(batch, positions)`, -1 at padding. Where every sequence has a forbidden transition, one with as few of
+        them as possible.
     """
-    return chain_top_k(scores, mask, 1)[0].squeeze(1)
+    return chain_top_k(scores.clamp(min=FORBIDDEN), mask, 1)[0].squeeze(1)
 
 
 def _legal_scores(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -244,11 +245,13 @@ def chain_marginals(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """
     legal_scores = _legal_scores(scores, mask)
     before, after = _forward(legal_scores, mask), _backward(legal_scores, mask)
-    # shape: (batch, 1, 1, 1)
-    log_partition = before[:, -1].logsumexp(dim=-1)[:, None, None, None]
     through = before[:, :-1].unsqueeze(3) + legal_scores + after.unsqueeze(2)
-    exists = mask[:, :, None, None] & (log_partition >= FORBIDDEN / 2)
-    return (through - log_partition).exp().masked_fill(~exists, 0.0).to(scores.dtype)
+    # The log-sum of `through` is the log-partition at each position; to compute it there cancels the rounding of
+    # large scores, so that each position's transitions sum to 1.
+    marginals = through.flatten(2).softmax(dim=-1).view_as(through)
+    feasible = before[:, -1].logsumexp(dim=-1) > FORBIDDEN / 2
+    exists = mask & feasible.unsqueeze(-1)
+    return marginals.masked_fill(~exists[:, :, None, None], 0.0).to(scores.dtype)
 
 
 def chain_sample(

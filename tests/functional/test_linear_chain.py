@@ -56,7 +56,8 @@ batches = st.builds(
 def test_agrees_with_enumeration(instance, k):
     scores, mask = instance
     before = scores.clone()
-    tags, best = chain_argmax(scores, mask), parts_from_tags(chain_argmax(scores, mask), scores.size(-1))
+    tags = chain_argmax(scores, mask)
+    best = parts_from_tags(tags, scores.size(-1))
     log_partition, marginals = chain_log_partition(scores, mask), chain_marginals(scores, mask)
     top_tags, top_scores = chain_top_k(scores, mask, k)
     assert torch.equal(top_tags[:, 0], tags)
@@ -68,6 +69,7 @@ def test_agrees_with_enumeration(instance, k):
         )
         torch.testing.assert_close(log_partition[b], oracle.log_partition())
         torch.testing.assert_close(marginals[b, :length], oracle.marginals(), rtol=0, atol=1e-9)
+        assert marginals.max() <= 1 + 1e-15
         assert (best[b, length:] == 0).all() and (marginals[b, length:] == 0).all()
         assert (tags[b, length:] == -1).all() and (best[b, :1, 1:] == 0).all()
         torch.testing.assert_close(top_scores[b], oracle.top_scores(k))
@@ -88,14 +90,10 @@ def test_projection_is_the_nearest_point(instance):
     solution = active_set(scores, chain_oracle(mask))
     assert solution.converged.all()
     assert (solution.projection[~mask] == 0).all() and (solution.projection[:, 0, 1:] == 0).all()
-    for (vertices, alone, length), projection in zip(
-        sentences(scores, mask), solution.projection, strict=True
-    ):
+    for (vertices, alone, length), projection in zip(sentences(scores, mask), solution.projection, strict=True):
         projection = projection[:length]
         values = (vertices * (alone - projection)).flatten(1).sum(-1)
-        assert values.max() - ((alone - projection) * projection).sum() <= 1e-9 * scores.abs().max().clamp(
-            min=1
-        )
+        assert values.max() - ((alone - projection) * projection).sum() <= 1e-9 * scores.abs().max().clamp(min=1)
 
 
 def test_forbidden_transitions():
@@ -127,7 +125,11 @@ def test_nothing_is_allowed():
     for output in (log_partition[1:], marginals):
         (gradient,) = torch.autograd.grad(output.sum(), scores, retain_graph=True)
         assert gradient.isfinite().all() and (gradient[0] == 0).all()
-    assert (chain_argmax(scores, mask)[0] == -1).all()
+    # Still a sequence, with no more forbidden transitions than the one that there is no way around.
+    scores.data[0, 0, 0, 1] = scores.data[0, 2, 0] = -INF
+    assert chain_argmax(scores, mask)[0, :2].tolist() == [0, 1]
+    tags, totals = chain_top_k(scores, mask, 3)
+    assert (tags[0] == -1).all() and (totals[0] == -INF).all()
     assert (sparsemap_project(scores, chain_oracle(mask))[0] == 0).all()
 
 
