@@ -43,8 +43,12 @@ from spigot_allennlp.functional._lanes import (
 )
 from spigot_allennlp.functional.runtime import FORBIDDEN, kernel
 
+# No re-association: `Extended` and exponentials rely on the order of operations, and sums must not depend on
+# where in a batch a sentence stands.
+_exact_kernel = kernel(fastmath={"contract"})
 
-@kernel
+
+@_exact_kernel
 def _read(values, sentences, lengths, fill, lanes):
     """
     Copy the block's `(dependents, heads)` matrices into lanes, `fill` where there is no arc; row 0 is left
@@ -67,7 +71,7 @@ def _read(values, sentences, lengths, fill, lanes):
     return tokens
 
 
-@kernel
+@_exact_kernel
 def _subtract_maxima(scores, dependent, tokens):
     """
     Subtract the highest score of any head. Each word has one head, so the same constant leaves all trees: it
@@ -90,12 +94,12 @@ def _subtract_maxima(scores, dependent, tokens):
 # ----------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@_exact_kernel
 def _better(best, where, value, position):
     return where_greater(value, best, value, best), where_greater(value, best, position, where)
 
 
-@kernel
+@_exact_kernel
 def argmax(scores, order, lengths, single_root, start, stop, charts, indices, heads):
     """
     The recurrences with (max, +) for the blocks from `start` to `stop`. Of equal spans the one with the
@@ -191,7 +195,7 @@ def argmax(scores, order, lengths, single_root, start, stop, charts, indices, he
 # ----------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@_exact_kernel
 def _weigh(scores, directions, tokens, weights, shifts):
     """
     The weights of arcs, `exp(score)` up to one factor for each word, which `shifts[word]` keeps as (score,
@@ -232,7 +236,7 @@ def _weigh(scores, directions, tokens, weights, shifts):
         store(shifts, dependent, 1, factor)
 
 
-@kernel
+@_exact_kernel
 def _inside(weights, tokens, single_root, complete, complete_t, incomplete, incomplete_t):
     zero = constant(weights, 0.0)
     one = constant(weights, 1.0)
@@ -274,7 +278,7 @@ def _inside(weights, tokens, single_root, complete, complete_t, incomplete, inco
         store(complete_t, j, 0, right)
 
 
-@kernel
+@_exact_kernel
 def _outside(
     weights, tokens, single_root, ends, goal, complete, complete_t, incomplete, incomplete_t,
     outer, outer_t, outer_joined, limit, marginals,
@@ -345,7 +349,7 @@ def _outside(
     return mark
 
 
-@kernel
+@_exact_kernel
 def inside_outside(
     scores, directions, order, lengths, single_root, start, stop, limit, charts, buffers,
     log_partition, marginals, certified,
@@ -438,7 +442,7 @@ def inside_outside(
 # ----------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@_exact_kernel
 def _draw(left, left_row, right, right_row, shift, low, high, lane, uniform, weights):
     """An `x` from `[low, high)`, in proportion to `left[left_row, x] * right[right_row, x + shift]`."""
     top = -np.inf
@@ -463,7 +467,7 @@ def _draw(left, left_row, right, right_row, shift, low, high, lane, uniform, wei
     return chosen
 
 
-@kernel
+@_exact_kernel
 def sample(scores, order, lengths, single_root, start, stop, charts, buffer, uniforms, heads):
     """
     Trees from the Gibbs distribution, from the top of the inside chart down.
@@ -522,30 +526,34 @@ def sample(scores, order, lengths, single_root, start, stop, charts, buffer, uni
 # ----------------------------------------------------------------------------------------------------------
 
 
-@kernel
-def _merge(left, right, offset, index, best, back):
+@kernel(fastmath={"contract"}, inline="always")
+def _merge(left, left_cell, right, right_cell, offset, index, cell, best, back):
     """
-    Add to a list of the k best the sums of any two from `left` and `right`, both in descending order, plus
-    `offset`; `back` keeps where they come from. All lists end in -inf where they are shorter than k.
+    Add to the list of the k best in a cell of `best` the sums, plus `offset`, of any two from a cell of
+    `left` and one of `right`; `back` keeps where they come from. Lists descend, and end in -inf where they
+    are shorter.
     """
-    k = len(best)
+    i, j = cell
+    left_i, left_j = left_cell
+    right_i, right_j = right_cell
+    k = best.shape[2]
     for a in range(k):
-        if not left[a] + right[0] + offset > max(best[k - 1], FORBIDDEN / 2):
-            return
         for b in range(k):
-            value = left[a] + right[b] + offset
-            if not value > max(best[k - 1], FORBIDDEN / 2):
+            value = left[left_i, left_j, a] + right[right_i, right_j, b] + offset
+            if not value > max(best[i, j, k - 1], FORBIDDEN / 2):
+                if b == 0:
+                    return
                 break
             rank = k - 1
-            while rank > 0 and best[rank - 1] < value:
-                best[rank] = best[rank - 1]
-                back[rank] = back[rank - 1]
+            while rank > 0 and best[i, j, rank - 1] < value:
+                best[i, j, rank] = best[i, j, rank - 1]
+                back[i, j, rank] = back[i, j, rank - 1]
                 rank -= 1
-            best[rank] = value
-            back[rank] = index, a, b
+            best[i, j, rank] = value
+            back[i, j, rank] = index, a, b
 
 
-@kernel
+@_exact_kernel
 def top_k(scores, lengths, single_root, k, start, stop, heads, values):
     """
     The k best trees of the sentences from `start` to `stop`, a list of k in each cell of the chart (Huang and
@@ -572,13 +580,13 @@ def top_k(scores, lengths, single_root, k, start, stop, heads, values):
         for j in range(1, length):
             for i in range(j - 1, -1, -1):
                 for r in range(i, 1 if i == 0 and single_root else j):
-                    _merge(complete[i, r], complete[j, r + 1], 0.0, r, joined[i, j], joined_back[i, j])
+                    _merge(complete, (i, r), complete, (j, r + 1), 0.0, r, (i, j), joined, joined_back)
                 for m in range(i + 1, j + 1):
-                    _merge(joined[i, m], complete[m, j], arcs[m, i], m, complete[i, j], complete_back[i, j])
+                    _merge(joined, (i, m), complete, (m, j), arcs[m, i], m, (i, j), complete, complete_back)
                 if i > 0:
                     for m in range(i, j):
                         _merge(
-                            joined[m, j], complete[m, i], arcs[m, j], m, complete[j, i], complete_back[j, i]
+                            joined, (m, j), complete, (m, i), arcs[m, j], m, (j, i), complete, complete_back
                         )
         for number in range(k):
             if length == 0 and number == 0:

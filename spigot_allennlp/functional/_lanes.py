@@ -387,7 +387,9 @@ def _reciprocal(number):
         def dual(number):
             inverse = reciprocal(number.value)
             minus = constant(number.value, -1.0)
-            return Dual(inverse, multiply(minus, multiply(number.tangent, multiply(inverse, inverse))))
+            # In this order: the square of the inverse may overflow.
+            relative = multiply(number.tangent, inverse)
+            return Dual(inverse, multiply(minus, multiply(relative, inverse)))
 
         return dual
     return lambda number: splat(number, 1.0) / number
