@@ -1,8 +1,8 @@
 """
 Defaults of the external variables that the files in `training_configs/` read with `std.extVar`.
 
-AllenNLP hands environment variables to jsonnet, where an unset one is an error that cannot be caught. Importing the package
-therefore sets those that are not set, to the repository's fixtures: every config loads as it is, and
+AllenNLP hands environment variables to jsonnet, where an unset one is an error that cannot be caught. Importing the
+package therefore sets those that are not set, to the repository's fixtures: every config loads as it is, and
 `SPIGOT_TRAIN_DATA=my.conllu allennlp train ...` reads something else.
 """
 

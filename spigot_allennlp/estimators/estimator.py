@@ -43,7 +43,8 @@ class Estimator(torch.nn.Module, Registrable):
     instance's own, unscaled loss and `c = d(total loss) / d(instance loss)`: it does not depend on batch size, loss
     scaling, accumulation or on other instances.
 
-    In evaluation mode the downstream model is called once, at the noiseless forward value, and no surrogate is attached.
+    In evaluation mode the downstream model is called once, at the noiseless forward value, and no surrogate is
+    attached.
 
     # Parameters
 

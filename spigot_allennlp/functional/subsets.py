@@ -16,14 +16,15 @@ from spigot_allennlp.functional.runtime import FORBIDDEN
 
 def _prefix_log_partitions(scores: torch.Tensor, legal: torch.Tensor, limit: int) -> List[torch.Tensor]:
     """`(batch, rows, limit + 1)` before the first option, after it, after the second, ..."""
-    # Finite, since the gradient of logaddexp(-inf, -inf) is NaN.
+    # Finite, since the gradient of logsumexp over nothing but -inf is NaN.
     scores = scores.masked_fill(~legal, FORBIDDEN).clamp(min=FORBIDDEN)
     start = scores.new_full((*scores.shape[:-1], limit + 1), FORBIDDEN)
     start[..., 0] = 0.0
     prefixes = [start]
     for option_scores in scores.unbind(-1):
         previous = prefixes[-1]
-        taken = torch.logaddexp(previous[..., 1:], previous[..., :-1] + option_scores.unsqueeze(-1))
+        # Not logaddexp, whose second derivative is NaN for forbidden options.
+        taken = torch.stack([previous[..., 1:], previous[..., :-1] + option_scores.unsqueeze(-1)]).logsumexp(0)
         prefixes.append(torch.cat([previous[..., :1], taken], dim=-1))
     return prefixes
 

@@ -7,8 +7,8 @@ import torch
 
 def legal_arcs(mask: torch.Tensor) -> torch.Tensor:
     """
-    Which arcs may exist: `(batch, tokens)` to boolean `(batch, dependents, heads)`. ROOT has no head, nothing is its own
-    head, padding has neither head nor dependents.
+    Which arcs may exist: `(batch, tokens)` to boolean `(batch, dependents, heads)`. ROOT has no head, nothing is its
+    own head, padding has neither head nor dependents.
     """
     legal = mask.unsqueeze(-1) & mask.unsqueeze(-2)
     legal = legal & ~torch.eye(mask.size(-1), dtype=torch.bool, device=mask.device)

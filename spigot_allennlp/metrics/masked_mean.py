@@ -8,8 +8,8 @@ class MaskedMean(Metric):
     """
     The mean of all values under a mask, over batches and workers.
 
-    Workers exchange sums in `get_metric` only, which every worker calls in step: a batch without anything to count on one
-    of them cannot make the others wait (AllenNLP's `Average` exchanges in every call).
+    Workers exchange sums in `get_metric` only, which every worker calls in step: a batch without anything to count on
+    one of them cannot make the others wait (AllenNLP's `Average` exchanges in every call).
     """
 
     def __init__(self) -> None:

@@ -32,8 +32,8 @@ _SYNTAX = ("predicted", "gold", "none")
 @Model.register("syntactic_then_semantic")
 class SyntacticThenSemantic(Model):
     """
-    Parses a sentence into a tree, and with the tree into a graph (Peng et al. 2018, section 4.1). The tree is latent: what of
-    the graph's loss reaches the syntactic scores, the estimator decides.
+    Parses a sentence into a tree, and with the tree into a graph (Peng et al. 2018, section 4.1). The tree is latent:
+    what of the graph's loss reaches the syntactic scores, the estimator decides.
 
     Every word's state is conditioned on its head's (`HeadComposer`); arcs and their labels are then scored by biaffine
     forms. An arc from ROOT marks a top node. An instance's loss is the cross-entropy of all its possible
@@ -183,7 +183,8 @@ class SyntacticThenSemantic(Model):
 
         `Dict[str, Any]`
             `arc_scores` `(batch, 1 + words, 1 + words)`, `tree` (what the graph was conditioned on, same shape), and
-            `loss` where gold labels are known. Outside training also `labels`, same shape, -1 where there is no arc, and
+            `loss` where gold labels are known. Outside training also `labels`, same shape, -1 where there is no arc,
+            and
             `relations` of the tree. Made human readable: `words`, `tops`, `arcs` (each with dependent, head, label and
             probability; words count from 1), and with syntax `heads` and `deprels`.
         """

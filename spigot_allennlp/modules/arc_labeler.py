@@ -7,8 +7,8 @@ from spigot_allennlp.modules.arc_scorer import end_projection
 
 class ArcLabeler(torch.nn.Module):
     """
-    Scores the labels of given arcs by a biaffine form for each label (Dozat and Manning 2017, section 2.2). Only the arcs
-    asked for are scored: a graph has O(n) arcs, not O(n^2).
+    Scores the labels of given arcs by a biaffine form for each label (Dozat and Manning 2017, section 2.2). Only the
+    arcs asked for are scored: a graph has O(n) arcs, not O(n^2).
 
     # Parameters
 

@@ -5,7 +5,8 @@ import torch
 
 class HeadComposer(torch.nn.Module):
     """
-    Conditions each token's state on its head's: `W_self h_i + sum_j z[i, j] W_head h_j` (Peng et al. 2018, section 4.1), where
+    Conditions each token's state on its head's: `W_self h_i + sum_j z[i, j] W_head h_j` (Peng et al. 2018, section
+    4.1), where
     `z` is a tree, or marginals, or any relaxation of it. Linear in `z`.
 
     # Parameters

@@ -54,8 +54,8 @@ class ParserHead(torch.nn.Module):
         # Returns
 
         `torch.Tensor`, optional
-            `(batch, tokens)`: the best relation of each word to its head, as an index of the vocabulary, -1 where there is
-            no head; `None` if the vocabulary has no relations.
+            `(batch, tokens)`: the best relation of each word to its head, as an index of the vocabulary, -1 where
+            there is no head; `None` if the vocabulary has no relations.
         """
         if self.labeler is None:
             return None

@@ -123,6 +123,6 @@ class DependencyGraphPredictor(Predictor):
             arcs={(arc["dependent"], arc["head"]): arc["label"] for arc in output["arcs"]}
             if "arcs" in output
             else None,
-            tops={word: "root" for word in output["tops"]} if "tops" in output else None,
+            tops=dict.fromkeys(output["tops"], "root") if "tops" in output else None,
         )
         return write_sdp(predicted) if self._output_format == "sdp" else write_conllu(predicted)

@@ -8,8 +8,8 @@ from allennlp.data import Token, Tokenizer
 @Tokenizer.register("offline_spacy")
 class OfflineSpacyTokenizer(Tokenizer):
     """
-    spaCy's rule-based tokeniser, which needs no download (AllenNLP's `spacy` tokeniser fetches a trained pipeline when it
-    is built, and spaCy's pipelines are not on PyPI).
+    spaCy's rule-based tokeniser, which needs no download (AllenNLP's `spacy` tokeniser fetches a trained pipeline
+    when it is built, and spaCy's pipelines are not on PyPI).
 
     # Parameters
 
