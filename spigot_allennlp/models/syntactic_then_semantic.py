@@ -368,9 +368,8 @@ class SyntacticThenSemantic(Model):
         metrics = {name if name.endswith("_f1") else f"_{name}": value for name, value in graph.items()}
         if self.syntax == "predicted":
             metrics.update(self._tree_scores.get_metric(reset))
-        if self.training:
-            for name, mean in self._diagnostics.items():
-                metrics[f"_{name}"] = mean.get_metric(reset)
+            if self.training:
+                metrics.update({f"_{name}": mean.get_metric(reset) for name, mean in self._diagnostics.items()})
         return metrics
 
     def _count_diagnostics(self) -> None:

@@ -8,7 +8,7 @@ from allennlp.data import DatasetReader, Instance, Token, Tokenizer
 from allennlp.models import Model
 from allennlp.predictors import Predictor
 
-from spigot_allennlp.dataset_readers import DependencyGraph, write_conllu, write_sdp
+from spigot_allennlp.dataset_readers import SDP_HEADER, DependencyGraph, write_conllu, write_sdp
 from spigot_allennlp.predictors.offline_tokenizer import OfflineSpacyTokenizer
 
 _FORMATS = ("json", "sdp", "conllu")
@@ -49,6 +49,7 @@ class DependencyGraphPredictor(Predictor):
         self._tokenizer = tokenizer or OfflineSpacyTokenizer()
         self._output_format = output_format
         self._lines_loaded = 0
+        self._lines_dumped = 0
 
     def predict(self, sentence: str) -> JsonDict:
         """
@@ -98,14 +99,18 @@ class DependencyGraphPredictor(Predictor):
             self._dataset_reader.apply_token_indexers(instance)
         outputs = self._model.forward_on_instances(instances)
         if self._output_format == "json":
-            return sanitize(outputs)
+            # Text that was typed in has no id.
+            known = [{name: value for name, value in output.items() if value is not None} for output in outputs]
+            return sanitize(known)
         sentences = (instance["metadata"]["graph"] for instance in instances)
         return [{self._output_format: self._write(*pair)} for pair in zip(sentences, outputs)]
 
     def dump_line(self, outputs: JsonDict) -> str:
         if self._output_format == "json":
             return json.dumps(outputs, ensure_ascii=False) + "\n"
-        return outputs[self._output_format]
+        header = f"{SDP_HEADER}\n\n" if self._output_format == "sdp" and not self._lines_dumped else ""
+        self._lines_dumped += 1
+        return header + outputs[self._output_format]
 
     def _write(self, sentence: DependencyGraph, output: JsonDict) -> str:
         predicted = DependencyGraph(

@@ -165,11 +165,12 @@ class LatentStructure(Registrable):
         raise self._unsupported("log_partition")
 
     def _marginals(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        # The marginals are the gradient of the log-partition; a kernel of their own is faster.
-        with torch.enable_grad():
-            differentiable = scores.requires_grad
+        # The marginals are the gradient of the log-partition; a kernel of their own is faster. In inference mode autograd
+        # works on normal tensors only, hence the copies.
+        differentiable = scores.requires_grad and torch.is_grad_enabled()
+        with torch.inference_mode(False), torch.enable_grad():
             if not differentiable:
-                scores = scores.detach().requires_grad_()
+                scores, mask = scores.detach().clone().requires_grad_(), mask.clone()
             (gradient,) = torch.autograd.grad(
                 self._log_partition(scores, mask).sum(), scores, create_graph=differentiable
             )

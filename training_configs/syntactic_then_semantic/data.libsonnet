@@ -23,7 +23,7 @@
 
   trainer: {
     optimizer: { type: 'adam', lr: 2e-3, betas: [0.9, 0.9] },
-    num_epochs: 12,
+    num_epochs: 20,
     grad_norm: 5.0,
     callbacks: [],
   },
