@@ -38,6 +38,7 @@ def gradients(model: torch.nn.Module) -> list[torch.Tensor]:
 
 
 def work(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     results = []
     for params in ESTIMATORS:

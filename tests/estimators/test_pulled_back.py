@@ -88,6 +88,16 @@ class PulledBackTestCase(DeterministicEstimatorTestCase):
             assert given.downstream.calls <= 1 + num_steps
 
     @over_few_structures
+    @pytest.mark.parametrize("relaxed_evaluation", [True, False])
+    def test_evaluation_of_a_relaxed_forward(self, structure_name, relaxed_evaluation):
+        given = problem(structure_name)
+        estimator = self.estimator(forward_map="marginals", relaxed_evaluation=relaxed_evaluation).eval()
+        output = estimator(given.scores, given.mask, given.structure, given.downstream)
+        expected = given.oracle.marginals if relaxed_evaluation else given.oracle.argmax
+        torch.testing.assert_close(output.structure, expected(given.scores), rtol=0, atol=1e-9)
+        assert given.downstream.calls == 1
+
+    @over_few_structures
     def test_several_steps_belong_to_the_instance_too(self, structure_name):
         given = problem(structure_name)
         plain = run(self.estimator(num_steps=3), given)
