@@ -23,7 +23,7 @@ $(INSTALLED): setup.cfg requirements/constraints.txt requirements/allennlp.txt s
 
 train: $(INSTALLED)
 	$(VENV)/bin/allennlp train $(CONFIG) --include-package spigot_allennlp --serialization-dir $(RUN) --force
-	$(VENV)/bin/allennlp evaluate $(RUN)/model.tar.gz fixtures/test.conllu --include-package spigot_allennlp
+	$(VENV)/bin/allennlp evaluate $(RUN)/model.tar.gz fixtures/graphs/test.conllu --include-package spigot_allennlp
 
 test: $(INSTALLED)
 	$(VENV)/bin/python -m pytest

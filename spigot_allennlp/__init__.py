@@ -6,6 +6,7 @@ Importing the package registers all of its components with AllenNLP.
 """
 
 import importlib
+import importlib.util
 import sys
 import sysconfig
 
@@ -23,12 +24,16 @@ def _require_allennlp() -> None:
     for requirement in ("allennlp==2.10.1", "fairscale==0.4.13", "torchvision==0.15.2"):
         name = requirement.partition("==")[0]
         try:
-            importlib.import_module(name)
-        except Exception as error:  # A torchvision made for another torch raises whatever it comes across.
+            if importlib.util.find_spec(name) is None:
+                raise ModuleNotFoundError(f"No module named {name!r}")
+            if (
+                name == "torchvision"
+            ):  # It may be there and yet, made for another torch, raise whatever it comes across.
+                importlib.import_module(name)
+        except Exception as error:
             reasons.append(str(error))
-            (torchvision if name == "torchvision" and sys.version_info >= (3, 12) else plain).append(
-                requirement
-            )
+            needs_target = name == "torchvision" and sys.version_info >= (3, 12)
+            (torchvision if needs_target else plain).append(requirement)
     if not reasons:
         return
     pip_install = f"{sys.executable} -m pip install --no-deps"
@@ -36,9 +41,7 @@ def _require_allennlp() -> None:
     if torchvision:
         # There is no such wheel for Python 3.12, but its Python part, all that is needed, works there.
         site_packages = sysconfig.get_path("purelib")
-        commands.append(
-            f"{pip_install} --python-version 3.11 --upgrade --target {site_packages} {torchvision[0]}"
-        )
+        commands.append(f"{pip_install} --python-version 3.11 --upgrade --target {site_packages} {torchvision[0]}")
     raise ImportError(
         "spigot_allennlp needs AllenNLP 2.10.1 and what that imports, which this environment lacks "
         f"({'; '.join(reasons)}). AllenNLP's own pins cannot be satisfied beside a current torch, so install "

@@ -1,0 +1,189 @@
+"""
+Every test here goes through AllenNLP's own code, and fails where `spigot_allennlp.compat` is not applied.
+"""
+
+import io
+import json
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any, Dict
+
+import numpy as np
+import pytest
+import torch
+from allennlp.commands.train import train_model
+from allennlp.common import Params
+from allennlp.common.file_utils import TensorCache
+from allennlp.data import Vocabulary
+from allennlp.data.data_loaders import MultiProcessDataLoader
+from allennlp.data.dataset_readers import TextClassificationJsonReader
+from allennlp.data.tokenizers import WhitespaceTokenizer
+from allennlp.nn.parallel import ddp_accelerator
+from allennlp.training import gradient_descent_trainer
+from allennlp.training import util as training_util
+from allennlp.training.learning_rate_schedulers import ReduceOnPlateauLearningRateScheduler
+
+from spigot_allennlp import compat
+
+CLIPPERS = [module.clip_grad_norm_ for module in (gradient_descent_trainer, training_util, ddp_accelerator)]
+
+
+@pytest.fixture
+def data_path(tmp_path: Path) -> str:
+    path = tmp_path / "data.jsonl"
+    lines = [{"text": f"{'good' if i % 2 else 'bad'} word{i % 5} end", "label": str(i % 2)} for i in range(24)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+def config(data_path: str, embedding: Dict[str, Any], trainer: Dict[str, Any]) -> Params:
+    """AllenNLP's own text classifier, which uses nothing of this package."""
+    return Params(
+        {
+            "dataset_reader": {"type": "text_classification_json", "tokenizer": "whitespace"},
+            "train_data_path": data_path,
+            "validation_data_path": data_path,
+            "model": {
+                "type": "basic_classifier",
+                "text_field_embedder": {
+                    "token_embedders": {"tokens": {"type": "embedding", "embedding_dim": 4, **embedding}}
+                },
+                "seq2vec_encoder": {"type": "bag_of_embeddings", "embedding_dim": 4},
+            },
+            "data_loader": {"batch_size": 8},
+            "trainer": {"optimizer": "adam", "num_epochs": 2, "cuda_device": -1, **trainer},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        {"type": "cosine", "t_initial": 4},  # computes learning rates with NumPy
+        {"type": "reduce_on_plateau", "patience": 1, "verbose": True},
+        {"type": "slanted_triangular"},
+    ],
+    ids=lambda scheduler: scheduler["type"],
+)
+def test_recover_with_a_learning_rate_scheduler(scheduler: Dict[str, Any], data_path: str, tmp_path: Path):
+    def train(recover: bool) -> Dict[str, torch.Tensor]:
+        params = config(data_path, {}, {"learning_rate_scheduler": dict(scheduler)})
+        return train_model(params, str(tmp_path / "run"), recover=recover).state_dict()
+
+    weights = train(recover=False)
+    (tmp_path / "run" / "model.tar.gz").unlink()
+    recovered = train(recover=True)
+    assert all(torch.equal(weights[name], recovered[name]) for name in weights)
+
+
+@pytest.mark.parametrize(
+    "number", [np.float64(0.5), np.float32(0.5), np.int64(3), np.int32(3), np.bool_(True)], ids=repr
+)
+def test_a_checkpoint_may_hold_numpy_numbers(number: np.generic, tmp_path: Path):
+    torch.save({"metric": number}, tmp_path / "state.th")
+    loaded = torch.load(tmp_path / "state.th")["metric"]
+    assert loaded == number and type(loaded) is type(number)
+
+
+def test_a_checkpoint_still_cannot_run_code(tmp_path: Path):
+    class Malicious:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "was here",))
+
+    torch.save({"metric": Malicious()}, tmp_path / "state.th")
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / "state.th")
+    assert not (tmp_path / "was here").exists()
+
+
+def test_reduce_on_plateau_keeps_its_arguments():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = ReduceOnPlateauLearningRateScheduler(optimizer, "max", factor=0.5, patience=0, verbose=True)
+    for metric in (0.9, 0.8, 0.95):
+        scheduler.step(metric)
+    assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_sparse_embeddings_with_clipping(data_path: str, tmp_path: Path):
+    trainer = {"optimizer": {"type": "dense_sparse_adam", "lr": 0.05}, "num_epochs": 20, "grad_norm": 0.1}
+    train_model(config(data_path, {"sparse": True}, trainer), str(tmp_path / "run"))
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["training_accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("clip_grad_norm_", CLIPPERS)
+@pytest.mark.parametrize("max_norm", [0.5, 1e6])
+def test_clipping_sparse_gradients_is_clipping_dense_ones(clip_grad_norm_, max_norm: float):
+    torch.manual_seed(0)
+    ids = torch.tensor([1, 3, 3, 0])  # a row that occurs twice: its gradient is not yet coalesced
+    weights, factor = torch.randn(5, 3), torch.randn(4, 3)
+
+    def clipped(sparse: bool):
+        embedding = torch.nn.Parameter(weights.clone())
+        other = torch.nn.Parameter(torch.ones(3))
+        ((torch.nn.functional.embedding(ids, embedding, sparse=sparse) * factor) @ other).sum().backward()
+        norm = clip_grad_norm_([embedding, other], max_norm)
+        return norm, embedding.grad.to_dense() if sparse else embedding.grad, other.grad
+
+    for expected, actual in zip(clipped(sparse=False), clipped(sparse=True)):
+        torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("clip_grad_norm_", CLIPPERS)
+def test_clipping_takes_a_single_tensor_and_parameters_without_gradient(clip_grad_norm_):
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    assert clip_grad_norm_([parameter], 1.0) == 0
+    parameter.grad = torch.tensor([3.0, 4.0])
+    assert clip_grad_norm_(parameter, 1.0) == 5
+    torch.testing.assert_close(parameter.grad, torch.tensor([0.6, 0.8]))
+
+
+def test_tensor_cache(tmp_path: Path):
+    whole = torch.arange(1000.0)
+    view = whole[2:4]
+    cache = TensorCache(tmp_path / "cache")
+    cache["view"] = view
+    # Read what was written, not what the cache still has in memory.
+    cache.cache_cache.clear()
+    loaded = cache["view"]
+    assert torch.equal(loaded, view)
+    buffer = io.BytesIO()
+    torch.save(loaded, buffer)
+    assert buffer.tell() < whole.numel() * whole.element_size(), "the view was saved with all of its storage"
+
+
+@pytest.mark.parametrize("max_instances_in_memory", [None, 8], ids=["instance workers", "batch workers"])
+def test_data_loading_in_spawned_workers(data_path: str, max_instances_in_memory):
+    reader = TextClassificationJsonReader(tokenizer=WhitespaceTokenizer())
+    loader = MultiProcessDataLoader(
+        reader,
+        data_path,
+        batch_size=8,
+        num_workers=1,
+        start_method="spawn",
+        max_instances_in_memory=max_instances_in_memory,
+        quiet=True,
+    )
+    loader.index_with(Vocabulary.from_instances(reader.read(data_path)))
+    assert sum(len(batch["label"]) for batch in loader) == 24
+
+
+def test_only_the_known_warnings_of_others_are_silenced(data_path: str, tmp_path: Path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        compat.apply()
+        train_model(config(data_path, {}, {}), str(tmp_path / "run"))
+        message = "`torch.cuda.amp.autocast(args...)` is deprecated."
+        with pytest.raises(FutureWarning):
+            warnings.warn_explicit(message, FutureWarning, "mine.py", 1, module="mine")
+
+
+def test_applying_twice_changes_nothing():
+    before = (*CLIPPERS, ReduceOnPlateauLearningRateScheduler.__init__, TensorCache.__setitem__)
+    filters = list(warnings.filters)
+    compat.apply()
+    compat.apply()
+    after = [module.clip_grad_norm_ for module in (gradient_descent_trainer, training_util, ddp_accelerator)]
+    assert before == (*after, ReduceOnPlateauLearningRateScheduler.__init__, TensorCache.__setitem__)
+    assert len(warnings.filters) - len(filters) <= len(compat.THIRD_PARTY_WARNINGS)
