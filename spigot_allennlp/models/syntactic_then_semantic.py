@@ -317,8 +317,8 @@ class SyntacticThenSemantic(Model):
         if gold_heads is None or (words & (gold_heads[:, 1:] < 0)).any():
             raise ConfigurationError(
                 "syntax is 'gold', but these sentences have no gold tree: "
-                f"{[entry.get('sentence_id') for entry in metadata][:5]}. Valid: input with trees (CoNLL-U, or SDP with "
-                "a companion file), or a model with predicted syntax"
+                f"{[entry.get('sentence_id') for entry in metadata][:5]}. Valid: input with trees (CoNLL-U, "
+                "or SDP with a companion file), or a model with predicted syntax"
             )
         return arcs_from_heads(gold_heads, dtype)
 

@@ -165,8 +165,8 @@ class LatentStructure(Registrable):
         raise self._unsupported("log_partition")
 
     def _marginals(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        # The marginals are the gradient of the log-partition; a kernel of their own is faster. In inference mode autograd
-        # works on normal tensors only, hence the copies.
+        # The marginals are the gradient of the log-partition; a kernel of their own is faster. In inference mode
+        # autograd works on normal tensors only, hence the copies.
         differentiable = scores.requires_grad and torch.is_grad_enabled()
         with torch.inference_mode(False), torch.enable_grad():
             if not differentiable:
