@@ -27,6 +27,7 @@ from spigot_allennlp.functional._lanes import (
     add,
     constant,
     exponential_like,
+    lane_kernel,
     load,
     mantissa_and_exponent,
     mark_beyond,
@@ -41,14 +42,10 @@ from spigot_allennlp.functional._lanes import (
     store_index,
     where_greater,
 )
-from spigot_allennlp.functional.runtime import FORBIDDEN, kernel
-
-# No re-association: `Extended` and exponentials rely on the order of operations, and sums must not depend on
-# where in a batch a sentence stands.
-_exact_kernel = kernel(fastmath={"contract"})
+from spigot_allennlp.functional.runtime import FORBIDDEN
 
 
-@_exact_kernel
+@lane_kernel
 def _read(values, sentences, lengths, fill, lanes):
     """
     Copy the block's `(dependents, heads)` matrices into lanes, `fill` where there is no arc; row 0 is left
@@ -71,7 +68,7 @@ def _read(values, sentences, lengths, fill, lanes):
     return tokens
 
 
-@_exact_kernel
+@lane_kernel
 def _subtract_maxima(scores, dependent, tokens):
     """
     Subtract the highest score of any head. Each word has one head, so the same constant leaves all trees: it
@@ -94,12 +91,12 @@ def _subtract_maxima(scores, dependent, tokens):
 # ----------------------------------------------------------------------------------------------------------
 
 
-@_exact_kernel
+@lane_kernel
 def _better(best, where, value, position):
     return where_greater(value, best, value, best), where_greater(value, best, position, where)
 
 
-@_exact_kernel
+@lane_kernel
 def argmax(scores, order, lengths, single_root, start, stop, charts, indices, heads):
     """
     The recurrences with (max, +) for the blocks from `start` to `stop`. Of equal spans the one with the
@@ -195,7 +192,7 @@ def argmax(scores, order, lengths, single_root, start, stop, charts, indices, he
 # ----------------------------------------------------------------------------------------------------------
 
 
-@_exact_kernel
+@lane_kernel
 def _weigh(scores, directions, tokens, weights, shifts):
     """
     The weights of arcs, `exp(score)` up to one factor for each word, which `shifts[word]` keeps as (score,
@@ -236,7 +233,7 @@ def _weigh(scores, directions, tokens, weights, shifts):
         store(shifts, dependent, 1, factor)
 
 
-@_exact_kernel
+@lane_kernel
 def _inside(weights, tokens, single_root, complete, complete_t, incomplete, incomplete_t):
     zero = constant(weights, 0.0)
     one = constant(weights, 1.0)
@@ -278,7 +275,7 @@ def _inside(weights, tokens, single_root, complete, complete_t, incomplete, inco
         store(complete_t, j, 0, right)
 
 
-@_exact_kernel
+@lane_kernel
 def _outside(
     weights, tokens, single_root, ends, goal, complete, complete_t, incomplete, incomplete_t,
     outer, outer_t, outer_joined, limit, marginals,
@@ -349,7 +346,7 @@ def _outside(
     return mark
 
 
-@_exact_kernel
+@lane_kernel
 def inside_outside(
     scores, directions, order, lengths, single_root, start, stop, limit, charts, buffers,
     log_partition, marginals, certified,
@@ -442,7 +439,7 @@ def inside_outside(
 # ----------------------------------------------------------------------------------------------------------
 
 
-@_exact_kernel
+@lane_kernel
 def _draw(left, left_row, right, right_row, shift, low, high, lane, uniform, weights):
     """An `x` from `[low, high)`, in proportion to `left[left_row, x] * right[right_row, x + shift]`."""
     top = -np.inf
@@ -467,7 +464,7 @@ def _draw(left, left_row, right, right_row, shift, low, high, lane, uniform, wei
     return chosen
 
 
-@_exact_kernel
+@lane_kernel
 def sample(scores, order, lengths, single_root, start, stop, charts, buffer, uniforms, heads):
     """
     Trees from the Gibbs distribution, from the top of the inside chart down.
@@ -526,7 +523,7 @@ def sample(scores, order, lengths, single_root, start, stop, charts, buffer, uni
 # ----------------------------------------------------------------------------------------------------------
 
 
-@kernel(fastmath={"contract"}, inline="always")
+@lane_kernel(inline="always")
 def _merge(left, left_cell, right, right_cell, offset, index, cell, best, back):
     """
     Add to the list of the k best in a cell of `best` the sums, plus `offset`, of any two from a cell of
@@ -553,7 +550,7 @@ def _merge(left, left_cell, right, right_cell, offset, index, cell, best, back):
             back[i, j, rank] = index, a, b
 
 
-@_exact_kernel
+@lane_kernel
 def top_k(scores, lengths, single_root, k, start, stop, heads, values):
     """
     The k best trees of the sentences from `start` to `stop`, a list of k in each cell of the chart (Huang and

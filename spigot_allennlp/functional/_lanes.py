@@ -16,9 +16,13 @@ is compiled for the kind of chart that it is given:
   differentiation.
 """
 
+import functools
+import hashlib
+import inspect
 import math
 import operator
-from typing import Any, Callable, NamedTuple
+import sys
+from typing import Any, Callable, NamedTuple, Optional
 
 from llvmlite import ir
 from numba import types
@@ -26,7 +30,25 @@ from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.extending import intrinsic, overload, register_model
 
+from spigot_allennlp.functional.runtime import kernel
+
+# numba's cache notices changes of the file that a kernel is in, not of this one: see `lane_kernel`.
+_FINGERPRINT = hashlib.sha256(inspect.getsource(sys.modules[__name__]).encode()).hexdigest()[:8]
+
+# A register of AVX-512; where registers are shorter, LLVM takes several.
 BYTES = 64
+
+
+def lane_kernel(function: Optional[Callable] = None, **options: Any) -> Callable:
+    """
+    `runtime.kernel` for functions that use this module. Nothing is re-associated: `Extended` and exponentials
+    rely on the order of operations, and sums must not depend on where in a batch a sentence stands. The name
+    under which the compiled function is cached changes with this file.
+    """
+    if function is None:
+        return functools.partial(lane_kernel, **options)
+    function.__qualname__ += f"_{_FINGERPRINT}"
+    return kernel(fastmath={"contract"}, **options)(function)
 
 
 class Dual(NamedTuple):
@@ -133,7 +155,7 @@ def _store(context: Any, builder: Any, chart_type: types.Type, chart: Any, indic
         _store(context, builder, part_type, part, indices, builder.extract_value(value, position))
 
 
-@intrinsic(prefer_literal=False)
+@intrinsic
 def load(typing_context, chart, i, j):
     """The cell `(i, j)` of a chart. No bounds are checked and no index counts from the end."""
 
@@ -175,12 +197,12 @@ def _instruction(arity: int, generate: Callable[..., Any]) -> Callable[..., Any]
         return lanes(*arguments), code
 
     # numba reads the number of arguments off the function.
-    return {
-        1: lambda: intrinsic(lambda typing_context, a: typed(a)),
-        2: lambda: intrinsic(lambda typing_context, a, b: typed(a, b)),
-        3: lambda: intrinsic(lambda typing_context, a, b, c: typed(a, b, c)),
-        4: lambda: intrinsic(lambda typing_context, a, b, c, d: typed(a, b, c, d)),
-    }[arity]()
+    by_arity = {
+        1: lambda typing_context, a: typed(a),
+        2: lambda typing_context, a, b: typed(a, b),
+        4: lambda typing_context, a, b, c, d: typed(a, b, c, d),
+    }
+    return intrinsic(by_arity[arity])
 
 
 def _overload_operator(symbol: Callable, instruction: Callable) -> None:
@@ -239,6 +261,7 @@ def _round(builder: Any, lanes: Lanes, value: Any) -> Any:
     return builder.call(function, [value])
 
 
+# The nearest integer.
 nearest = _instruction(1, _round)
 
 
@@ -467,9 +490,10 @@ def _exponential_like(kind, lanes, direction):
     lowest = -87.0 if kind.dtype == types.float32 else -708.0
 
     def plain(kind, lanes, direction):
+        # The comparisons are this way round for NaN to stay NaN.
         edge = splat(lanes, lowest)
-        number = _exponential(where_greater(lanes, edge, lanes, edge))
-        return where_greater(lanes, edge, number.mantissa * two_to(number.exponent), splat(lanes, 0.0))
+        number = _exponential(where_greater(edge, lanes, edge, lanes))
+        return where_greater(edge, lanes, splat(lanes, 0.0), number.mantissa * two_to(number.exponent))
 
     return plain
 

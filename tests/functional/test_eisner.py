@@ -224,6 +224,15 @@ def test_no_tree_at_all(single_root: bool, dtype: torch.dtype) -> None:
             assert is_tree(row[1:]) and is_projective(row[1:])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nan_stays_visible_and_alone(dtype: torch.dtype) -> None:
+    scores = torch.zeros(3, 5, 5, dtype=dtype)
+    scores[1, 2, 3] = float("nan")
+    mask = torch.ones(3, 5, dtype=torch.bool)
+    assert projective_log_partition(scores, mask).isnan().tolist() == [False, True, False]
+    assert projective_marginals(scores, mask).isnan().flatten(1).any(1).tolist() == [False, True, False]
+
+
 class TestSamples:
     @roots
     def test_frequencies(self, single_root: bool) -> None:
