@@ -1,8 +1,8 @@
 """
 Compiled kernels over spanning arborescences, one sentence at a time. Used by `spanning_tree` only.
 
-Scores come as float64 of shape (batch, tokens, tokens) in (dependent, head) order, `lengths` holds the number of words of
-each sentence, and every function handles the sentences `start` to `stop` of the batch.
+Scores come as float64 of shape (batch, tokens, tokens) in (dependent, head) order, `lengths` holds the
+number of words of each sentence, and every function handles the sentences `start` to `stop` of the batch.
 """
 
 import math
@@ -11,11 +11,12 @@ import numpy as np
 
 from spigot_allennlp.functional.runtime import FORBIDDEN, kernel
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # Maximum
-# ---------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 
-# Minus infinity stays a value that compares as it should; only NaN is assumed away, which vectorises the maxima.
+# Minus infinity stays a value that compares as it should; only NaN is assumed away, which vectorises the
+# maxima.
 _ORDERED = {"nnan", "nsz", "reassoc"}
 
 _UNSEEN, _ON_PATH, _DONE = 0, 1, 2
@@ -23,7 +24,9 @@ _UNSEEN, _ON_PATH, _DONE = 0, 1, 2
 
 @kernel
 def _read_arcs(scores, arcs):
-    """`arcs[d, h]`: the score where the arc is allowed, else -inf (also for the diagonal, ROOT's row and NaN)."""
+    """
+    `arcs[d, h]`: the score where the arc is allowed, else -inf (also for the diagonal, ROOT's row and NaN).
+    """
     size = arcs.shape[0]
     arcs[0, :] = -np.inf
     for dependent in range(1, size):
@@ -48,12 +51,14 @@ def _maximum_arborescence(rows, single_root, heads, links, values):
     """
     Chu-Liu-Edmonds with Tarjan's path growing on a dense graph, in O(n^2).
 
-    A node is a word or, from `size` on, a contracted cycle. `rows[v, h]` is the gain of the best arc from the original
-    node `h` into `v`, over what the arcs inside `v` lose by it; rows of contracted nodes are kept, so that
-    expansion finds which of the cycle's nodes an arc enters by looking for the same number again.
+    A node is a word or, from `size` on, a contracted cycle. `rows[v, h]` is the gain of the best arc from
+    the original node `h` into `v`, over what the arcs inside `v` lose by it; rows of contracted nodes are
+    kept, so that expansion finds which of the cycle's nodes an arc enters by looking for the same number
+    again.
 
-    A single root is a lexicographic order on (fewest arcs from ROOT, highest score), which Chu-Liu-Edmonds is as correct for
-    as for numbers: an arc from ROOT is chosen only where a node has no other, that is, when all that can be contracted is.
+    A single root is a lexicographic order on (fewest arcs from ROOT, highest score), which Chu-Liu-Edmonds
+    is as correct for as for numbers: an arc from ROOT is chosen only where a node has no other, that is,
+    when all that can be contracted is.
 
     `rows` has 2 * size rows, of which the first `size` are given. Returns whether there is a tree.
     """
@@ -146,15 +151,29 @@ def _maximum_arborescence(rows, single_root, heads, links, values):
 
 
 @kernel
+def _any_tree(heads):
+    """
+    Where every tree has a forbidden arc: all words under the first, so that callers see a tree that scores
+    -inf.
+    """
+    heads[0] = -1
+    for word in range(1, heads.size):
+        heads[word] = min(word - 1, 1)
+
+
+@kernel
 def best_tree(scores, lengths, single_root, heads, start, stop):
-    """Fill `heads` (batch, tokens), given as -1, with the best tree; a sentence without a tree keeps its -1."""
+    """Fill `heads` (batch, tokens), given as -1, with the best tree."""
     for b in range(start, stop):
         size = lengths[b] + 1
+        if size == 1:
+            continue
         rows = np.empty((2 * size, size))
         links = np.empty((9, 2 * size), np.int64)
         values = np.empty(2 * size)
         _read_arcs(scores[b], rows[:size])
-        _maximum_arborescence(rows, single_root, heads[b, :size], links, values)
+        if not _maximum_arborescence(rows, single_root, heads[b, :size], links, values):
+            _any_tree(heads[b, :size])
 
 
 @kernel
@@ -162,12 +181,15 @@ def best_trees(scores, lengths, k, single_root, heads, start, stop):
     """
     Fill `heads` (batch, k, tokens), given as -1, with the k best trees in order, by Lawler's partition.
 
-    The trees other than the best of a set are those that agree with it on the words before i and differ at i, for every i: disjoint
-    sets, whose best trees are candidates. A candidate's own set is described by the word it deviates at, the heads
-    forbidden there, and its heads before that word, which are fixed. No more than k candidates are ever needed.
+    The trees other than the best of a set are those that agree with it on the words before i and differ at
+    i, for every i: disjoint sets, whose best trees are candidates. A candidate's own set is described by
+    the word it deviates at, the heads forbidden there, and its heads before that word, which are fixed. No
+    more than k candidates are ever needed.
     """
     for b in range(start, stop):
         size = lengths[b] + 1
+        if size == 1:
+            continue
         arcs = np.empty((size, size))
         rows = np.empty((2 * size, size))
         links = np.empty((9, 2 * size), np.int64)
@@ -220,32 +242,36 @@ def best_trees(scores, lengths, k, single_root, heads, start, stop):
                     banned[slot] = ban
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # Sums over all trees
-# ---------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 #
-# The matrix-tree theorem without a subtraction. A word's heads are the steps of a random walk that goes from a word to one of its
-# heads with probability proportional to the arc's weight, and stops at ROOT. Eliminating word k from the graph,
+# The matrix-tree theorem without a subtraction. A word's heads are the steps of a random walk that goes
+# from a word to one of its heads with probability proportional to the arc's weight, and stops at ROOT.
+# Eliminating word k from the graph,
 #
 #     p = sum_j w[k, j],    w[i, j] += w[i, k] * w[k, j] / p    (i, j left, i != j),
 #
-# leaves the weights of the walk watched only outside k, and divides the sum over trees by p: this is Gaussian elimination on the
-# Laplacian, whose diagonal is never stored but summed anew (Grassmann, Taksar & Heyman 1985), so that every number
-# is a sum of products of positive numbers and has a small *relative* error, whatever the condition of the Laplacian.
+# leaves the weights of the walk watched only outside k, and divides the sum over trees by p: this is
+# Gaussian elimination on the Laplacian, whose diagonal is never stored but summed anew (Grassmann, Taksar &
+# Heyman 1985), so that every number is a sum of products of positive numbers and has a small *relative*
+# error, whatever the condition of the Laplacian.
 #
-# The marginal of an arc h -> d is proportional, over h, to w[d, h] * E[h, d], where E[h, d] is the probability that the
-# walk from h stops at ROOT without meeting d. The textbook's difference of two entries of the inverse is that
-# number, and cancels; eliminating all words but d gives it without a difference, and dividing and conquering does that
-# for all d in O(n^3).
+# The marginal of an arc h -> d is proportional, over h, to w[d, h] * E[h, d], where E[h, d] is the
+# probability that the walk from h stops at ROOT without meeting d. The textbook's difference of two entries
+# of the inverse is that number, and cancels; eliminating all words but d gives it without a difference, and
+# dividing and conquering does that for all d in O(n^3).
 #
-# A single root is the limit of weights t * w[d, ROOT] for t -> 0: the leading power of t is the sum over trees with one arc
-# from ROOT, and to leading order p leaves that arc out.
+# A single root is the limit of weights t * w[d, ROOT] for t -> 0: the leading power of t is the sum over
+# trees with one arc from ROOT, and to leading order p leaves that arc out.
 #
-# Gradients of marginals come from the same code with complex numbers: a positive number with an infinitesimal imaginary part
-# is a dual number (Squire & Trapp 1998), and sums of products of those are stable too.
+# Gradients of marginals come from the same code with complex numbers: a positive number with an
+# infinitesimal imaginary part is a dual number (Squire & Trapp 1998), and sums of products of those are
+# stable too.
 #
-# Numbers have two formats: plain ones, and mantissas beside exponents of 2^256 for weights which underflow. The plain run checks
-# each factor against `_TINY`, so that no product can have underflown, and gives up otherwise.
+# Numbers have two formats: plain ones, and mantissas beside exponents of 2^256 for weights which underflow.
+# The plain run checks each factor against `_TINY`, so that no product can have underflown, and gives up
+# otherwise.
 
 _TINY = 1e-130
 _LOG_TINY = math.log(_TINY)
@@ -257,6 +283,12 @@ _LOWER = 2.0**-128
 # Exponents: of zero, and of the t above; every sum of real exponents stays well within the latter.
 _ZERO = -(2.0**60)
 _ROOT_ORDER = 2.0**40
+
+_LOG2_E = 1.0 / math.log(2.0)
+_INTEGERS = 1.5 * 2.0**52
+# log(2) in two parts, the first with so few bits that its multiples are exact.
+_LOG_2_HIGH = 0.693145751953125
+_LOG_2_LOW = 1.428606820309417232e-06
 
 
 @kernel
@@ -292,52 +324,108 @@ def _add_extended_multiple(target, target_x, factor, factor_x, source, source_x)
         target[j], target_x[j] = _add(target[j], target_x[j], m, x)
 
 
+@kernel(fastmath={"contract"})
+def _exponentiate(row, bits):
+    """
+    exp of every number of a row, in place, in a way that is vectorised: exp(x) = 2^k exp(r), Taylor's
+    series in |r| < 0.35. For numbers within +-700. `bits` is working space, integers.
+    """
+    floats = bits.view(np.float64)
+    for i in range(row.size):
+        # Next to 1.5 * 2^52, the last bits of a float64 count integers.
+        floats[i] = row[i] * _LOG2_E + _INTEGERS
+    for i in range(row.size):
+        k = floats[i] - _INTEGERS
+        r = (row[i] - k * _LOG_2_HIGH) - k * _LOG_2_LOW
+        series = 1.0 / 6227020800.0
+        series = series * r + 1.0 / 479001600.0
+        series = series * r + 1.0 / 39916800.0
+        series = series * r + 1.0 / 3628800.0
+        series = series * r + 1.0 / 362880.0
+        series = series * r + 1.0 / 40320.0
+        series = series * r + 1.0 / 5040.0
+        series = series * r + 1.0 / 720.0
+        series = series * r + 1.0 / 120.0
+        series = series * r + 1.0 / 24.0
+        series = series * r + 1.0 / 6.0
+        series = series * r + 0.5
+        series = series * r + 1.0
+        row[i] = series * r + 1.0
+    for i in range(row.size):
+        bits[i] = (bits[i] + 1023) << 52
+    for i in range(row.size):
+        row[i] *= floats[i]
+
+
 @kernel
 def _read_weights(scores, tangent, unit, num_words, single_root, extended, weights, exponents):
     """
-    Arc weights exp(score) (1 + unit * tangent), each word's rescaled by its largest, which changes all trees alike. Words are
-    numbered from 0 here and ROOT is the last column. With a single root, arcs from ROOT are rescaled separately.
+    Arc weights exp(score) (1 + unit * tangent), each word's rescaled by its largest, which changes all
+    trees alike. Words are numbered from 0 here and ROOT is the last column. With a single root, arcs from
+    ROOT are rescaled separately.
 
-    Returns the logarithm of the scale of a tree, and whether plain numbers can hold the weights.
+    Returns the logarithm of the scale of a tree, which is NaN if a score is, and whether plain numbers can
+    hold the weights.
     """
+    n = num_words
     scale = 0.0
     safe = True
+    undefined = False
     top_root = -np.inf
-    tops = np.zeros(num_words)
-    for d in range(num_words):
-        row = scores[d + 1]
-        top = -np.inf
-        for h in range(1 if single_root else 0, num_words + 1):
-            if row[h] > top and h != d + 1:
-                top = row[h]
-        if top > FORBIDDEN:
-            tops[d] = top
-        scale += tops[d]
-        if row[0] > FORBIDDEN:
-            top_root = max(top_root, row[0] - tops[d])
+    # The rescaled scores, for now.
+    logs = exponents
+    for d in range(n):
+        given = scores[d + 1, : n + 1]
+        row = logs[d, : n + 1]
+        for h in range(n):
+            row[h] = given[h + 1]
+        row[n] = given[0]
+        row[d] = -np.inf
+        for h in range(n + 1):
+            undefined |= np.isnan(row[h])
+            row[h] = row[h] if row[h] > FORBIDDEN else -np.inf
+        top = _maximum(row[: n if single_root else n + 1])
+        if top > -np.inf:
+            scale += top
+            for h in range(n + 1):
+                row[h] -= top
+        top_root = max(top_root, row[n])
     if single_root and top_root > -np.inf:
         scale += top_root
-    for d in range(num_words):
-        for h in range(num_words + 1):
-            column = h - 1 if h > 0 else num_words
-            score = scores[d + 1, h]
-            if column == d or not score > FORBIDDEN:
-                weights[d, column] = 0.0
-                exponents[d, column] = _ZERO
-                continue
-            score -= tops[d]
-            exponent = 0.0
-            if single_root and h == 0:
-                score -= top_root
-                exponent = -_ROOT_ORDER
-            if extended:
+        for d in range(n):
+            logs[d, n] -= top_root
+    buffer = np.empty(n + 1)
+    bits = np.empty(n + 1, np.int64)
+    for d in range(n):
+        row = logs[d, : n + 1]
+        if extended:
+            # Not below where a tree's exponents could reach the order of an arc from ROOT: scores beyond
+            # 1e10 apart.
+            lowest = -_LOG_RADIX * _ROOT_ORDER / (4.0 * n)
+            for h in range(n + 1):
+                score = max(row[h], lowest)
                 blocks = np.rint(score / _LOG_RADIX)
-                score -= blocks * _LOG_RADIX
-                exponents[d, column] = exponent + blocks
-            elif score < _LOG_TINY:
-                safe = False
-            weights[d, column] = math.exp(score) * (1.0 + unit * tangent[d + 1, h])
-    return scale, safe
+                buffer[h] = score - blocks * _LOG_RADIX
+                row[h] = blocks if row[h] > -np.inf else _ZERO
+            if single_root:
+                row[n] -= _ROOT_ORDER
+        else:
+            lowest = 0.0
+            for h in range(n + 1):
+                lowest = min(lowest, row[h] if row[h] > -np.inf else 0.0)
+                buffer[h] = max(row[h], _LOG_TINY)
+                row[h] = _ZERO if row[h] == -np.inf else 0.0
+            safe &= lowest > _LOG_TINY
+        _exponentiate(buffer, bits)
+        target = weights[d, : n + 1]
+        moves = tangent[d + 1, : n + 1]
+        for h in range(n):
+            target[h] = buffer[h] * (1.0 + unit * moves[h + 1])
+        target[n] = buffer[n] * (1.0 + unit * moves[0])
+        for h in range(n + 1):
+            if row[h] <= _ZERO:
+                target[h] = 0.0
+    return np.nan if undefined else scale, safe
 
 
 @kernel(fastmath=_ORDERED)
@@ -350,69 +438,85 @@ def _smallest(row):
     return smallest
 
 
+# Words eliminated, and rows added up, together: spares loads and stores.
+_BLOCK = 4
+
+
 @kernel
-def _add_rows(target, factors, rows, offset):
-    """target += factors @ rows[:, offset:], four rows at a time, which spares loads and stores."""
-    count = factors.size
-    length = target.size
-    end = offset + length
-    done = 0
-    while done + 4 <= count:
-        f0, f1, f2, f3 = factors[done], factors[done + 1], factors[done + 2], factors[done + 3]
-        r0, r1 = rows[done, offset:end], rows[done + 1, offset:end]
-        r2, r3 = rows[done + 2, offset:end], rows[done + 3, offset:end]
-        for j in range(length):
-            target[j] += f0 * r0[j] + f1 * r1[j] + f2 * r2[j] + f3 * r3[j]
-        done += 4
-    for i in range(done, count):
-        factor = factors[i]
-        row = rows[i, offset:end]
-        for j in range(length):
-            target[j] += factor * row[j]
+def _add_product(target, column, factors, factor_column, rows, row_column, length):
+    """
+    target[:, column:][:, :length] += factors[:, factor_column:][:, :count] @ rows[:, row_column:][:,
+    :length]
+    """
+    count = rows.shape[0]
+    for start in range(0, count, _BLOCK):
+        left = count - start
+        row_0 = rows[start, row_column : row_column + length]
+        row_1 = rows[start + (1 if left > 1 else 0), row_column : row_column + length]
+        row_2 = rows[start + (2 if left > 2 else 0), row_column : row_column + length]
+        row_3 = rows[start + (3 if left > 3 else 0), row_column : row_column + length]
+        for i in range(target.shape[0]):
+            given = factors[i, factor_column + start : factor_column + count]
+            factor_0 = given[0]
+            factor_1 = given[1] if left > 1 else 0.0 * factor_0
+            factor_2 = given[2] if left > 2 else 0.0 * factor_0
+            factor_3 = given[3] if left > 3 else 0.0 * factor_0
+            result = target[i, column : column + length]
+            for j in range(length):
+                result[j] += (
+                    factor_0 * row_0[j] + factor_1 * row_1[j] + factor_2 * row_2[j] + factor_3 * row_3[j]
+                )
+
+
+@kernel
+def _pass_on(graph, start, stop, first, last, size):
+    """
+    Eliminate the words `start` to `stop`, whose rows say where the walk from them first is outside, from
+    the rows `first` to `last`.
+    """
+    if first < last:
+        rows = graph[first:last]
+        _add_product(rows, stop, rows, start, graph[start:stop], stop, size + 1 - stop)
+        for i in range(first, last):
+            graph[i, i] = 0.0
 
 
 @kernel
 def _eliminate(graph, num_gone, size, single_root, pivots):
     """
-    Eliminate the first `num_gone` of `size` words. Their rows become the probabilities of where the walk from them
-    first is among the others and ROOT (column `size`).
+    Eliminate the first `num_gone` of `size` words. Their rows become the probabilities of where the walk
+    from them first is among the others and ROOT (column `size`).
 
     Returns whether that succeeded: not if a word has no way to go on, or if there might be underflow.
     """
-    buffer = np.empty(size, graph.dtype)
-    for k in range(num_gone):
-        length = size - k
-        step = graph[k, k + 1 : size + 1]
-        pivot = 0.0 * step[0]
-        for j in range(length - 1 if single_root else length):
-            pivot += step[j]
-        if not pivot.real > 0.0:
+    for start in range(0, num_gone, _BLOCK):
+        stop = min(start + _BLOCK, num_gone)
+        for k in range(start, stop):
+            row = graph[k, k + 1 : size + 1]
+            pivot = 0.0 * row[0]
+            for j in range(row.size - 1 if single_root else row.size):
+                pivot += row[j]
+            if not pivot.real > 0.0:
+                return False
+            pivots[k] = pivot.real
+            inverse = 1.0 / pivot
+            for j in range(row.size):
+                row[j] *= inverse
+            for i in range(start, stop):
+                factor = graph[i, k]
+                if i != k:
+                    target = graph[i, k + 1 : size + 1]
+                    for j in range(row.size):
+                        target[j] += factor * row[j]
+                    graph[i, i] = 0.0
+        _pass_on(graph, start, stop, 0, start, size)
+        _pass_on(graph, start, stop, stop, num_gone, size)
+    _pass_on(graph, 0, num_gone, num_gone, size, size)
+    # Factors stay where they were, and the numbers that they multiplied have grown at most. That is enough:
+    # if a product was lost beside one that made a number grow, so it was in the results.
+    for i in range(size):
+        if _smallest(graph[i, : size + 1 if i < num_gone else num_gone]) < _TINY:
             return False
-        pivots[k] = pivot.real
-        inverse = 1.0 / pivot
-        row = buffer[:length]
-        for j in range(length):
-            row[j] = step[j] * inverse
-            step[j] = row[j]
-        if _smallest(row) < _TINY:
-            return False
-        for i in range(num_gone):
-            factor = graph[i, k]
-            if i != k and factor.real > 0.0:
-                if factor.real < _TINY:
-                    return False
-                target = graph[i, k + 1 : size + 1]
-                for j in range(length):
-                    target[j] += factor * row[j]
-                graph[i, i] = 0.0
-    for i in range(num_gone):
-        if _smallest(graph[i, num_gone : size + 1]) < _TINY:
-            return False
-    for i in range(num_gone, size):
-        if _smallest(graph[i, :num_gone]) < _TINY:
-            return False
-        _add_rows(graph[i, num_gone : size + 1], graph[i, :num_gone], graph, num_gone)
-        graph[i, i] = 0.0
     return True
 
 
@@ -443,7 +547,10 @@ def _eliminate_extended(graph, graph_x, num_gone, size, pivots, pivots_x):
 
 @kernel
 def _rotate(graph, offset, size, turn, result):
-    """Copy the graph of the words from `offset` on, the first `turn` of them moved behind the others; ROOT stays last."""
+    """
+    Copy the graph of the words from `offset` on, the first `turn` of them moved behind the others; ROOT
+    stays last.
+    """
     for i in range(size):
         source = graph[
             offset + (i + turn if i + turn < size else i + turn - size), offset : offset + size + 1
@@ -459,15 +566,19 @@ def _rotate(graph, offset, size, turn, result):
 @kernel
 def _join(work, gone, size, first_gone, first_kept, escape):
     """
-    The rows of `escape` of eliminated words, from where their walks first are among those kept. Returns whether there
-    cannot be underflow.
+    The rows of `escape` of eliminated words, from where their walks first are among those kept. Returns
+    whether there cannot be underflow.
     """
-    end = first_kept + size - gone
+    kept = size - gone
+    rows = escape[first_gone : first_gone + gone]
     for i in range(gone):
-        row = escape[first_gone + i, first_kept:end]
-        row[:] = work[i, size]
-        _add_rows(row, work[i, gone:size], escape[first_kept:end], first_kept)
-        if _smallest(row) < _TINY:
+        row = rows[i, first_kept : first_kept + kept]
+        to_root = work[i, size]
+        for j in range(kept):
+            row[j] = to_root
+    _add_product(rows, first_kept, work, gone, escape[first_kept : first_kept + kept], first_kept, kept)
+    for i in range(gone):
+        if _smallest(rows[i, first_kept : first_kept + kept]) < _TINY:
             return False
     return True
 
@@ -492,11 +603,12 @@ def _escape_probabilities(
     graphs, graphs_x, num_words, single_root, extended, escape, escape_x, pivots, pivots_x
 ):
     """
-    Fill `escape[h, d]`, the probability that the walk from h stops at ROOT without meeting d, in the graph `graphs[0]`. Returns
-    whether that succeeded, as in `_eliminate`.
+    Fill `escape[h, d]`, the probability that the walk from h stops at ROOT without meeting d, in the graph
+    `graphs[0]`. Returns whether that succeeded, as in `_eliminate`.
 
-    By dividing and conquering (a loop over a stack: numba cannot cache recursive functions): each half of the words in turn is
-    eliminated, which leaves a smaller problem for the other half in `graphs[level + 1]`, and its rows then follow.
+    By dividing and conquering (a loop over a stack: numba cannot cache recursive functions): each half of
+    the words in turn is eliminated, which leaves a smaller problem for the other half in `graphs[level +
+    1]`, and its rows then follow.
     """
     depth = graphs.shape[0]
     offsets, firsts, sizes, sides = np.zeros((4, depth), np.int64)
@@ -507,6 +619,21 @@ def _escape_probabilities(
         if size == 1:
             escape[first, first] = 0.0
             escape_x[first, first] = _ZERO
+            level -= 1
+            continue
+        if size == 2 and not extended:
+            # What would come out, without the overhead that small problems suffer most from.
+            graph, offset = graphs[level], offsets[level]
+            for i in range(2):
+                onward, to_root = graph[offset + i, offset + 1 - i], graph[offset + i, offset + 2]
+                pivot = onward if single_root else onward + to_root
+                if not pivot.real > 0.0:
+                    return False
+                chance = to_root / pivot
+                if 0.0 < chance.real < _TINY:
+                    return False
+                escape[first + i, first + 1 - i] = chance
+                escape[first + i, first + i] = 0.0
             level -= 1
             continue
         half = size // 2
@@ -550,30 +677,41 @@ def log_partitions(scores, lengths, single_root, results, start, stop):
         if n == 0:
             results[b] = 0.0
             continue
+        possible = False
         for extended in (False, True):
             scale, safe = _read_weights(scores[b], scores[b], 0.0, n, single_root, extended, graph, graph_x)
             if extended:
                 possible = _eliminate_extended(graph, graph_x, n - 1, n, pivots, pivots_x)
             else:
                 possible = safe and _eliminate(graph, n - 1, n, single_root, pivots)
-            if possible:
-                pivots[n - 1] = graph[n - 1, n]
-                pivots_x[n - 1] = graph_x[n - 1, n]
+            if possible or np.isnan(scale):
                 break
-            pivots[n - 1] = 0.0
+        if not possible:
+            results[b] = scale - np.inf
+            continue
+        pivots[n - 1] = graph[n - 1, n]
+        pivots_x[n - 1] = graph_x[n - 1, n] if extended else 0.0
         result = scale
+        exponent = 0.0
         for k in range(n):
-            result += math.log(pivots[k])
-        if extended and result > -np.inf:
-            exponent = 0.0
-            for k in range(n):
-                exponent += pivots_x[k]
-            if single_root:
-                exponent += _ROOT_ORDER
-                if exponent < -0.5 * _ROOT_ORDER:
-                    result = -np.inf
-            result += exponent * _LOG_RADIX
-        results[b] = result
+            result += np.log(pivots[k])
+            exponent += pivots_x[k] if extended else 0.0
+        if extended and single_root:
+            exponent += _ROOT_ORDER
+        # Another arc from ROOT would be needed.
+        if exponent < -0.5 * _ROOT_ORDER:
+            result = -np.inf
+        results[b] = result + exponent * _LOG_RADIX
+
+
+@kernel
+def _largest_move(scores, tangent, num_words):
+    largest = 0.0
+    for d in range(1, num_words + 1):
+        for h in range(num_words + 1):
+            if h != d and scores[d, h] > FORBIDDEN:
+                largest = max(largest, abs(tangent[d, h]))
+    return largest if largest > 0.0 else 1.0
 
 
 @kernel
@@ -584,10 +722,10 @@ def arc_marginals(scores, tangent, unit, lengths, single_root, graphs, escape, r
     # Parameters
 
     unit : `float` or `complex`
-        0, or an infinitesimal imaginary number: the results' imaginary part is then the derivative of the marginals
-        as the scores move along `tangent`.
+        0 for the marginals. An infinitesimal imaginary number for their derivative as the scores move along
+        `tangent`.
     graphs, escape : working space
-        `(levels, words, words + 1)` and `(words, words)`, of the type of the results.
+        `(levels, words, words + 1)` and `(words, words)`, of the type of `unit`.
     """
     graphs_x, escape_x = np.empty(graphs.shape), np.empty(escape.shape)
     pivots, pivots_x = np.empty(escape.shape[0]), np.empty(escape.shape[0])
@@ -595,19 +733,25 @@ def arc_marginals(scores, tangent, unit, lengths, single_root, graphs, escape, r
         n = lengths[b]
         if n == 0:
             continue
+        result = results[b, : n + 1, : n + 1]
+        step = unit
+        if unit.imag > 0.0:
+            step = unit / _largest_move(scores[b], tangent[b], n)
         found = False
         for extended in (False, True):
-            _, safe = _read_weights(
-                scores[b], tangent[b], unit, n, single_root, extended, graphs[0], graphs_x[0]
+            scale, safe = _read_weights(
+                scores[b], tangent[b], step, n, single_root, extended, graphs[0], graphs_x[0]
             )
             found = (safe or extended) and _escape_probabilities(
                 graphs, graphs_x, n, single_root, extended, escape, escape_x, pivots, pivots_x
             )
-            if found:
+            if found or np.isnan(scale):
                 break
+        if np.isnan(scale):
+            result[1:] = np.nan
+            continue
         if not found:
             continue
-        result = results[b]
         root_arcs = 0.0
         for d in range(n):
             row, row_x = graphs[0, d], graphs_x[0, d]
@@ -625,18 +769,26 @@ def arc_marginals(scores, tangent, unit, lengths, single_root, graphs, escape, r
             for h in range(n):
                 total += row[h]
             inverse = 1.0 / total if total.real > 0.0 else 0.0 * total
-            for h in range(n):
-                result[d + 1, h + 1] = row[h] * inverse
-            result[d + 1, 0] = row[n] * inverse
-            root_arcs += result[d + 1, 0].real
+            for h in range(n + 1):
+                row[h] *= inverse
+            root_arcs += row[n].real
+            target = result[d + 1]
+            if unit.imag > 0.0:
+                for h in range(n):
+                    target[h + 1] = row[h].imag / step.imag
+                target[0] = row[n].imag / step.imag
+            else:
+                for h in range(n):
+                    target[h + 1] = row[h].real
+                target[0] = row[n].real
         # No tree: some word has no way to ROOT, or a single root is asked for and cannot be had.
         if root_arcs == 0.0 or (single_root and root_arcs > 1.5):
             result[:] = 0.0
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # Samples
-# ---------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -687,9 +839,11 @@ def _draw_extended(weights, exponents, state):
 @kernel
 def _random_walks(cumulative, root_child, state, heads):
     """
-    Wilson's (1996) algorithm: loop-erased random walks towards the tree. Returns whether it ended within a number of steps.
+    Wilson's (1996) algorithm: loop-erased random walks towards the tree. Returns whether it ended within a
+    number of steps.
 
-    To give up and to sample in another way then is no bias: the tree that remains is independent of the loops erased.
+    To give up and to sample in another way then is no bias: the tree that remains is independent of the
+    loops erased.
     """
     size = cumulative.shape[0]
     steps = 20 * size * size
@@ -719,10 +873,11 @@ def _random_walks(cumulative, root_child, state, heads):
 @kernel
 def _ancestral_sample(weights, exponents, state, heads):
     """
-    Sample the words' heads one by one, each from its marginals given those before, in O(n^4) extended operations.
+    Sample the words' heads one by one, each from its marginals given those before, in O(n^4) extended
+    operations.
 
-    A word with its head becomes one node, so that the graph shrinks; which of a node's words is the head is drawn afterwards.
-    Returns whether there is a tree.
+    A word with its head becomes one node, so that the graph shrinks; which of a node's words is the head is
+    drawn afterwards. Returns whether there is a tree.
     """
     n = weights.shape[0]
     graph, graph_x = weights.copy(), exponents.copy()
@@ -762,15 +917,17 @@ def _ancestral_sample(weights, exponents, state, heads):
 
 
 @kernel
-def random_trees(scores, lengths, root_marginals, single_root, seeds, heads, start, stop):
+def random_trees(scores, lengths, marginals, single_root, seeds, heads, start, stop):
     """
-    Fill `heads` (samples, batch, tokens), given as -1, with samples from the Gibbs distribution, which a sentence without a
-    tree keeps. With a single root, the word under it is drawn from `root_marginals` (batch, tokens), and then takes the
+    Fill `heads` (samples, batch, tokens), given as -1, with samples from the Gibbs distribution. With a
+    single root, the word under it is drawn from its `marginals` (batch, tokens, tokens), and then takes the
     place of ROOT.
     """
     state = np.empty(1, np.uint64)
     for b in range(start, stop):
         n = lengths[b]
+        if n == 0:
+            continue
         weights, exponents = np.empty((n, n + 1)), np.empty((n, n + 1))
         _read_weights(scores[b], scores[b], 0.0, n, single_root, False, weights, exponents)
         cumulative = np.zeros((n + 1, n + 1))
@@ -782,12 +939,13 @@ def random_trees(scores, lengths, root_marginals, single_root, seeds, heads, sta
                 cumulative[d + 1, h + 1] = total
         for sample in range(seeds.shape[0]):
             state[0] = np.uint64(seeds[sample, b])
+            tree = heads[sample, b, : n + 1]
             root_child = 0
             if single_root:
-                root_child = _draw(root_marginals[b, : n + 1], state)
+                root_child = _draw(marginals[b, : n + 1, 0], state)
                 if root_child < 0:
-                    break
-            tree = heads[sample, b, : n + 1]
+                    _any_tree(tree)
+                    continue
             if _random_walks(cumulative, root_child, state, tree):
                 continue
             _read_weights(scores[b], scores[b], 0.0, n, single_root, True, weights, exponents)
@@ -796,5 +954,4 @@ def random_trees(scores, lengths, root_marginals, single_root, seeds, heads, sta
                     weights[d, n] = 1.0 if d == root_child - 1 else 0.0
                     exponents[d, n] = 0.0 if d == root_child - 1 else _ZERO
             if not _ancestral_sample(weights, exponents, state, tree):
-                tree[:] = -1
-                break
+                _any_tree(tree)

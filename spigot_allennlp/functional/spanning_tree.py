@@ -1,9 +1,10 @@
 """
 Non-projective dependency trees: spanning arborescences from ROOT.
 
-Everywhere, `scores` is `(batch, tokens, tokens)` with `scores[b, d, h]` the score of the arc `h -> d`, token 0 is ROOT, and `mask` is
-`(batch, tokens)`, true for ROOT and for real tokens, a prefix of each row. A score of -inf forbids the arc. With `single_root`, exactly
-one word has ROOT as its head, else at least one. All is computed in float64, whatever the type of the scores.
+Everywhere, `scores` is `(batch, tokens, tokens)` with `scores[b, d, h]` the score of the arc `h -> d`,
+token 0 is ROOT, and `mask` is `(batch, tokens)`, true for ROOT and for real tokens, a prefix of each row. A
+score of -inf forbids the arc. With `single_root`, exactly one word has ROOT as its head, else at least one.
+All is computed in float64, whatever the type of the scores.
 """
 
 from typing import Any, Optional, Tuple
@@ -16,7 +17,7 @@ from spigot_allennlp.functional import _spanning_tree_kernels as kernels
 from spigot_allennlp.functional.runtime import from_numpy, parallel_for, to_numpy
 
 # The imaginary part that stands for an infinitesimal: its square is lost in rounding.
-_INFINITESIMAL = 2.0**-50
+_INFINITESIMAL = 2.0**-50 * 1j
 
 
 def _read(scores: torch.Tensor, mask: torch.Tensor) -> Tuple[np.ndarray, np.ndarray]:
@@ -26,14 +27,16 @@ def _read(scores: torch.Tensor, mask: torch.Tensor) -> Tuple[np.ndarray, np.ndar
 
 def nonprojective_heads(scores: torch.Tensor, mask: torch.Tensor, single_root: bool = True) -> torch.Tensor:
     """
-    The highest-scoring tree, by Chu-Liu-Edmonds in Tarjan's (1977) O(n^2) form. A single root is had exactly, in the same time, by
-    contracting everything before an arc from ROOT is chosen (Gabow & Tarjan 1984; Stanojevic & Cohen 2021). Ties are
-    broken by position only, so a sentence's tree does not depend on its batch.
+    The highest-scoring tree, by Chu-Liu-Edmonds in Tarjan's (1977) O(n^2) form. A single root is had
+    exactly, in the same time, by contracting everything before an arc from ROOT is chosen (Gabow & Tarjan
+    1984; Stanojevic & Cohen 2021). Ties are broken by position only, so a sentence's tree does not depend
+    on its batch.
 
     # Returns
 
     `torch.LongTensor`
-        `(batch, tokens)`: the head of each word, 0 for ROOT; -1 at ROOT and padding, and in a sentence without a tree.
+        `(batch, tokens)`: the head of each word, 0 for ROOT; -1 at ROOT and padding. Where -inf leaves no
+        tree, some tree, which scores -inf.
     """
     values, lengths = _read(scores, mask)
     heads = np.full(mask.shape, -1)
@@ -52,8 +55,8 @@ def nonprojective_top_k(
     # Returns
 
     `Tuple[torch.LongTensor, torch.Tensor]`
-        Heads, `(batch, k, tokens)` as in `nonprojective_heads`, and the trees' scores, `(batch, k)`, differentiable. Where there
-        are fewer than k trees, heads of -1 and scores of -inf follow.
+        Heads, `(batch, k, tokens)` as in `nonprojective_heads`, and the trees' scores, `(batch, k)`,
+        differentiable. Where there are fewer than k trees, heads of -1 and scores of -inf follow.
     """
     values, lengths = _read(scores, mask)
     heads = np.full((mask.size(0), k, mask.size(1)), -1)
@@ -77,10 +80,10 @@ def _marginals(
     Marginals in float64; given a tangent, their derivative as the scores move along it.
     """
     values, lengths = _read(scores, mask)
-    unit = 0.0 if tangent is None else _INFINITESIMAL * 1j
+    unit = 0.0 if tangent is None else _INFINITESIMAL
     direction = values if tangent is None else to_numpy(tangent)
     dtype = np.asarray(unit).dtype
-    results = np.zeros(values.shape, dtype)
+    results = np.zeros(values.shape)
 
     def run(start: int, stop: int) -> None:
         most = int(lengths[start:stop].max())
@@ -91,7 +94,7 @@ def _marginals(
         )
 
     parallel_for(run, len(values))
-    return results if tangent is None else results.imag / _INFINITESIMAL
+    return results
 
 
 class _Marginals(torch.autograd.Function):
@@ -104,13 +107,11 @@ class _Marginals(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> Tuple[torch.Tensor, None, None]:
-        # The Jacobian is the log-partition's Hessian, hence symmetric: its transpose times a vector is a derivative along it.
+        # The Jacobian is the log-partition's Hessian, hence symmetric: its transpose times a vector is a
+        # derivative along it.
         scores, mask = ctx.saved_tensors
-        gradient = gradient.double()
-        size = gradient.abs().amax(dim=(1, 2), keepdim=True)
-        size = size.masked_fill(size == 0, 1.0)
-        product = from_numpy(_marginals(scores, mask, ctx.single_root, gradient / size), like=gradient)
-        return (product * size).to(scores.dtype), None, None
+        product = _marginals(scores, mask, ctx.single_root, gradient.double())
+        return from_numpy(product, like=scores, dtype=scores.dtype), None, None
 
 
 class _LogPartition(torch.autograd.Function):
@@ -137,9 +138,9 @@ def nonprojective_log_partition(
     scores: torch.Tensor, mask: torch.Tensor, single_root: bool = True
 ) -> torch.Tensor:
     """
-    The logarithm of the sum over trees of the exponential of their scores, by the matrix-tree theorem (Koo et al. 2007), as an
-    elimination without subtractions (Grassmann, Taksar & Heyman 1985), which is exact on ill-conditioned
-    Laplacians. Twice differentiable.
+    The logarithm of the sum over trees of the exponential of their scores, by the matrix-tree theorem (Koo
+    et al. 2007), as an elimination without subtractions (Grassmann, Taksar & Heyman 1985), which is exact
+    on ill-conditioned Laplacians. Twice differentiable.
 
     # Returns
 
@@ -153,8 +154,8 @@ def nonprojective_marginals(
     scores: torch.Tensor, mask: torch.Tensor, single_root: bool = True
 ) -> torch.Tensor:
     """
-    The probability of each arc under the Gibbs distribution over trees, the gradient of the log-partition, with the same
-    exactness. Differentiable.
+    The probability of each arc under the Gibbs distribution over trees, the gradient of the log-partition,
+    with the same exactness. Differentiable.
 
     # Returns
 
@@ -172,8 +173,9 @@ def nonprojective_sample(
     generator: Optional[torch.Generator] = None,
 ) -> torch.Tensor:
     """
-    Independent samples from the Gibbs distribution over trees: by Wilson's (1996) random walks, and one arc after the other
-    where those would run long. With a single root, the word under ROOT is drawn first, from its marginals.
+    Independent samples from the Gibbs distribution over trees: by Wilson's (1996) random walks, and one arc
+    after the other where those would run long. With a single root, the word under ROOT is drawn first, from
+    its marginals.
 
     # Returns
 
@@ -181,14 +183,14 @@ def nonprojective_sample(
         Heads, `(num_samples, batch, tokens)`, as in `nonprojective_heads`.
     """
     values, lengths = _read(scores, mask)
-    root_marginals = _marginals(scores, mask, single_root=True)[:, :, 0] if single_root else np.empty((0, 0))
+    marginals = _marginals(scores, mask, single_root=True) if single_root else values
     device = None if generator is None else generator.device
     seeds = torch.randint(2**63 - 1, (num_samples, mask.size(0)), generator=generator, device=device)
     seeds = to_numpy(seeds)
     heads = np.full((num_samples, *mask.shape), -1)
     parallel_for(
         lambda start, stop: kernels.random_trees(
-            values, lengths, root_marginals, single_root, seeds, heads, start, stop
+            values, lengths, marginals, single_root, seeds, heads, start, stop
         ),
         len(values),
     )
