@@ -4,7 +4,7 @@ import torch
 from allennlp.common import Registrable
 from allennlp.common.checks import ConfigurationError
 
-from spigot_allennlp.structures import LatentStructure
+from spigot_allennlp.structures.latent_structure import LatentStructure, registered_name
 
 Downstream = Callable[[torch.Tensor], Dict[str, torch.Tensor]]
 """
@@ -61,6 +61,10 @@ class Estimator(torch.nn.Module, Registrable):
     # The keys of the diagnostics that a training step gives.
     diagnostics: Tuple[str, ...] = ()
 
+    def __init__(self) -> None:
+        # torch's takes any keyword, and a misspelt key of a config would get there.
+        super().__init__()
+
     def forward(
         self,
         scores: torch.Tensor,
@@ -81,12 +85,27 @@ class Estimator(torch.nn.Module, Registrable):
         # Returns
 
         `EstimatorOutput`
+
+        # Errors
+
+        `ValueError` if the downstream model's `instance_loss` is not one number for each instance.
         """
+
+        def checked_downstream(value: torch.Tensor) -> Dict[str, torch.Tensor]:
+            outputs = downstream(value)
+            loss = outputs.get("instance_loss")
+            if loss is not None and loss.shape != scores.shape[:1]:
+                raise ValueError(
+                    f"instance_loss has shape {tuple(loss.shape)}; valid: one loss for each instance, "
+                    f"{tuple(scores.shape[:1])}"
+                )
+            return outputs
+
         if not self.training:
             value = self._evaluation_value(scores, mask, structure)
-            outputs = downstream(value)
+            outputs = checked_downstream(value)
             return EstimatorOutput(value, outputs, outputs.get("instance_loss"), {})
-        return self._estimate(scores, mask, structure, downstream)
+        return self._estimate(scores, mask, structure, checked_downstream)
 
     def check(self, structure: LatentStructure) -> None:
         """
@@ -97,8 +116,8 @@ class Estimator(torch.nn.Module, Registrable):
         for operation in ("argmax", *self.requires):
             if not structure.supports(operation):
                 raise ConfigurationError(
-                    f"the estimator {self._name()} needs the operation '{operation}', which the structure "
-                    f"{type(structure).__name__} does not support"
+                    f"the estimator {registered_name(Estimator, type(self))} needs the operation '{operation}', "
+                    f"which the structure {registered_name(LatentStructure, type(structure))} does not support"
                 )
 
     def _estimate(
@@ -114,10 +133,6 @@ class Estimator(torch.nn.Module, Registrable):
         self, scores: torch.Tensor, mask: Optional[torch.Tensor], structure: LatentStructure
     ) -> torch.Tensor:
         return structure.argmax(scores, mask)
-
-    @classmethod
-    def _name(cls) -> str:
-        return cls.__name__
 
 
 def positive(name: str, value: float) -> float:

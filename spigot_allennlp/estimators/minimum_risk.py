@@ -15,9 +15,9 @@ class MinimumRisk(Estimator):
 
     # Parameters
 
-    k : `int`, optional (default = `None`)
-        How many structures, and so how many runs of the downstream model. `None`: all values of a categorical
-        variable, 10 of other structures.
+    k : `int`, optional (default = `10`)
+        How many structures, and so how many runs of the downstream model; a categorical variable always takes all of
+        its values.
 
     # Errors
 
@@ -26,9 +26,9 @@ class MinimumRisk(Estimator):
 
     requires = ("top_k",)
 
-    def __init__(self, k: int = None) -> None:
+    def __init__(self, k: int = 10) -> None:
         super().__init__()
-        self.k = None if k is None else at_least_one("k", k)
+        self.k = at_least_one("k", k)
 
     def _estimate(
         self,
@@ -37,9 +37,7 @@ class MinimumRisk(Estimator):
         structure: LatentStructure,
         downstream: Downstream,
     ) -> EstimatorOutput:
-        k = self.k
-        if k is None:
-            k = scores.size(-1) if isinstance(structure, Categorical) else 10
+        k = scores.size(-1) if isinstance(structure, Categorical) else self.k
         # shape: (batch, k, ...), (batch, k)
         structures, totals = structure.top_k(scores, mask, k)
         best = structures[:, 0]

@@ -148,9 +148,12 @@ class PulledBack(Estimator):
     ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         """The update of `m` given `g`, for one run of the pull-back."""
         theta = scores
+        # Parts that cannot be are out of M: what the downstream model does with them is of no account.
+        possible = structure.legal_parts(scores, mask) & ~scores.isneginf()
 
         def step(point: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
             nonlocal theta
+            gradient = gradient.masked_fill(~possible, 0.0)
             if self.max_gradient_norm is not None:
                 norm = gradient.flatten(1).norm(dim=-1)
                 factor = (self.max_gradient_norm / norm.clamp(min=self.max_gradient_norm)).to(gradient.dtype)
@@ -159,7 +162,9 @@ class PulledBack(Estimator):
                 theta = theta - self.step_size * gradient
                 return structure.marginals(theta, mask)
             point = point - self.step_size * gradient
-            return structure.project(point, mask) if self.update == "projected_gradient" else point
+            if self.update == "gradient":
+                return point
+            return structure.project(point.masked_fill(~possible, -torch.inf), mask)
 
         return step
 

@@ -13,6 +13,7 @@ from spigot_allennlp.estimators.estimator import (
 from spigot_allennlp.structures import LatentStructure
 
 _BASELINES = ("none", "moving_average", "self_critic", "leave_one_out")
+_DECAY = 0.99
 
 
 @Estimator.register("score_function")
@@ -50,7 +51,10 @@ class ScoreFunction(Estimator):
         self.entropy_weight = entropy_weight
         self.diagnostics = ("entropy",) if entropy_weight > 0 else ()
         self.average_loss: Optional[torch.Tensor]
-        self.register_buffer("average_loss", torch.tensor(torch.nan) if baseline == "moving_average" else None)
+        self.num_batches: Optional[torch.Tensor]
+        averages = baseline == "moving_average"
+        self.register_buffer("average_loss", torch.tensor(0.0) if averages else None)
+        self.register_buffer("num_batches", torch.tensor(0) if averages else None)
 
     def _estimate(
         self,
@@ -93,8 +97,10 @@ class ScoreFunction(Estimator):
                 return downstream(structure.argmax(scores, mask))["instance_loss"]
         if self.baseline == "moving_average":
             # Of earlier batches only: a baseline that has seen this sample would bias the gradient.
-            baseline = self.average_loss.clone().nan_to_num(nan=0.0)
-            mean = losses.mean().to(self.average_loss.dtype)
-            self.average_loss.copy_(torch.where(self.average_loss.isnan(), mean, self.average_loss.lerp(mean, 0.01)))
+            # The average starts at 0; the divisor is what of its weight has gone to losses so far.
+            weight = 1.0 - _DECAY**self.num_batches
+            baseline = torch.where(weight > 0, self.average_loss / weight, 0.0)
+            self.average_loss.lerp_(losses.mean().to(self.average_loss.dtype), 1.0 - _DECAY)
+            self.num_batches.add_(1)
             return baseline
         return losses.new_zeros(())

@@ -22,6 +22,9 @@ class Categorical(LatentStructure):
     def parts_mask(self, mask: torch.Tensor) -> torch.Tensor:
         return mask
 
+    def legal_parts(self, scores: torch.Tensor, mask: Optional[torch.Tensor]) -> torch.Tensor:
+        return self._check_mask(scores, mask)
+
     def _argmax(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return independent.argmax(scores.unsqueeze(1), mask.unsqueeze(1)).squeeze(1)
 

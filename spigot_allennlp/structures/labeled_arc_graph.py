@@ -55,7 +55,7 @@ class LabeledArcGraph(LatentStructure):
 
     def _project(self, point: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         if self.projection == "joint":
-            return project_budget(point, 1.0, self._legal_parts(point, mask))
+            return project_budget(point, 1.0, self.legal_parts(point, mask))
         finite = point.masked_fill(point.isneginf(), 0.0)
         return project_labeled_arcs_sequential(finite.sum(-1), point)[1]
 

@@ -1,10 +1,21 @@
-from typing import Tuple
+from typing import Tuple, Type
 
 import torch
 from allennlp.common import Registrable
 from allennlp.common.checks import ConfigurationError
 
 from spigot_allennlp.functional.trees import legal_arcs
+
+
+def registered_name(base: Type[Registrable], subclass: type) -> str:
+    """
+    The name by which configs know `subclass`, or, if it has none, its own.
+    """
+    for name, (registered, _) in Registrable._registry[base].items():
+        if registered is subclass:
+            return f"'{name}'"
+    return subclass.__name__
+
 
 OPERATIONS = ("argmax", "log_partition", "marginals", "project", "sample", "top_k", "log_prob", "entropy")
 
@@ -49,6 +60,12 @@ class LatentStructure(Registrable):
         """
         return legal_arcs(mask)
 
+    def legal_parts(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """
+        Which parts exist, as a boolean tensor of the scores' shape.
+        """
+        return self.parts_mask(mask).expand_as(scores)
+
     def argmax(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """
         MAP inference: a vertex `argmax_{z in Y} <s, z>` as exact 0/1 parts in the scores' shape and type. Ties are
@@ -57,7 +74,7 @@ class LatentStructure(Registrable):
         checked, mask, forbidding = self._check(scores.detach(), mask)
         parts = self._argmax(checked, mask)
         if forbidding:
-            self._check_feasible(self._score(parts, checked))
+            self._check_feasible(self._total(parts, checked, mask))
         return parts.to(scores.dtype)
 
     def log_partition(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -87,7 +104,8 @@ class LatentStructure(Registrable):
         """
         checked, mask, forbidding = self._check(point, mask)
         if forbidding:
-            self._check_feasible(self._score(self._argmax(checked.detach(), mask), checked.detach()))
+            fixed = checked.detach()
+            self._check_feasible(self._total(self._argmax(fixed, mask), fixed, mask))
         return self._project(checked, mask).to(point.dtype)
 
     def sample(self, scores: torch.Tensor, mask: torch.Tensor, num_samples: int = 1) -> torch.Tensor:
@@ -187,9 +205,6 @@ class LatentStructure(Registrable):
 
     # Checks and conversions
 
-    def _legal_parts(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return self.parts_mask(mask).expand_as(scores)
-
     def _check(self, scores: torch.Tensor, mask: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor, bool]:
         """
         Scores in float32 or float64 with illegal parts at 0, the mask, and whether any legal score is -inf.
@@ -203,7 +218,7 @@ class LatentStructure(Registrable):
         mask = self._check_mask(scores, mask)
         if scores.dtype in (torch.float16, torch.bfloat16):
             scores = scores.float()
-        scores = scores.masked_fill(~self._legal_parts(scores, mask), 0.0)
+        scores = scores.masked_fill(~self.legal_parts(scores, mask), 0.0)
         if scores.numel() == 0:
             return scores, mask, False
         # Both are NaN if any score is, and NaN fails every comparison.
@@ -251,8 +266,12 @@ class LatentStructure(Registrable):
         products = torch.where(parts != 0, parts * scores, 0.0)
         return products.flatten(parts.dim() - scores.dim() + 1).sum(-1)
 
+    def _total(self, parts: torch.Tensor, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The score of what `_argmax` returned, `(batch,)`; -inf where that is no structure."""
+        return self._score(parts, scores)
+
     def _name(self) -> str:
-        return type(self).__name__
+        return registered_name(LatentStructure, type(self))
 
     def _unsupported(self, operation: str) -> ConfigurationError:
         return ConfigurationError(f"{self._name()} does not support the operation '{operation}'")

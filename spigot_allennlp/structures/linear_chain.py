@@ -23,7 +23,7 @@ class LinearChain(LatentStructure):
     def parts_mask(self, mask: torch.Tensor) -> torch.Tensor:
         return mask.view(*mask.shape, 1, 1)
 
-    def _legal_parts(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def legal_parts(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         legal = self.parts_mask(mask).repeat(1, 1, *scores.shape[2:])
         legal[:, :1, 1:] = False
         return legal

@@ -43,6 +43,11 @@ class Tree(LatentStructure):
     def _argmax(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return arcs_from_heads(self._best_heads(scores, mask, self.single_root), scores.dtype)
 
+    def _total(self, parts: torch.Tensor, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        # Where there is no tree, the best heads are those of no word or include a forbidden one.
+        headless = (parts.sum(-1) == 0) & mask
+        return self._score(parts, scores).masked_fill(headless[:, 1:].any(-1), -torch.inf)
+
     def _log_partition(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return self._tree_log_partition(scores, mask, self.single_root)
 
