@@ -69,4 +69,5 @@ from spigot_allennlp import (  # noqa: E402, F401
     modules,
     predictors,
     structures,
+    training,
 )
