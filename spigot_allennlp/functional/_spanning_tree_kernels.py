@@ -17,7 +17,7 @@ from spigot_allennlp.functional.runtime import FORBIDDEN, kernel
 
 # Minus infinity stays a value that compares as it should; only NaN is assumed away, which vectorises the
 # maxima.
-_ORDERED = {"nnan", "nsz", "reassoc"}
+_ORDERED = {"nnan", "nsz"}
 
 _UNSEEN, _ON_PATH, _DONE = 0, 1, 2
 
