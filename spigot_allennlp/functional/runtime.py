@@ -34,7 +34,7 @@ class _CompilationNotice(event.Listener):
         self._said = False
 
     def on_start(self, event: Any) -> None:
-        if not self._said and event.data["dispatcher"].py_func.__module__.startswith("spigot_allennlp."):
+        if not self._said and str(event.data["dispatcher"].py_func.__module__).startswith("spigot_allennlp."):
             self._said = True
             logger.warning(
                 "Compiling the structured-inference kernels: once per machine, cached on disk afterwards."

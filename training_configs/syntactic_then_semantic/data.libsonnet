@@ -18,12 +18,12 @@
   validation_data_path: std.extVar('SPIGOT_VALIDATION_DATA'),
 
   data_loader: {
-    batch_sampler: { type: 'bucket', batch_size: 32, sorting_keys: ['tokens'] },
+    batch_sampler: { type: 'bucket', batch_size: 16, sorting_keys: ['tokens'] },
   },
 
   trainer: {
     optimizer: { type: 'adam', lr: 2e-3, betas: [0.9, 0.9] },
-    num_epochs: 20,
+    num_epochs: 25,
     grad_norm: 5.0,
     callbacks: [],
   },
