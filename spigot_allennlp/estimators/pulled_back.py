@@ -126,19 +126,22 @@ class PulledBack(Estimator):
             diagnostics.record(start, pulled)
             return mapped(_LOSS_MAPS[self.intermediate_loss]).to(pulled.dtype) - pulled
 
-        stepper = self._stepper(fixed, mask, structure)
         if self.num_steps == 1 and self.start == self.forward_map:
-            outputs, instance_loss = attach_in_one_pass(
-                scores, value, lambda g: surrogate(stepper(start.to(g.dtype), g)), downstream
-            )
+
+            def one_step(gradient: torch.Tensor) -> torch.Tensor:
+                # A retained graph may come here again, and then begins anew.
+                step = self._stepper(fixed, mask, structure)
+                return surrogate(step(start.to(gradient.dtype), gradient))
+
+            outputs, instance_loss = attach_in_one_pass(scores, value, one_step, downstream)
             return EstimatorOutput(value, outputs, instance_loss, diagnostics.tensors)
 
         outputs = downstream(value)
         instance_loss = outputs.get("instance_loss")
         if instance_loss is not None and torch.is_grad_enabled():
-            point = start
+            point, step = start, self._stepper(fixed, mask, structure)
             for _ in range(self.num_steps):
-                point = stepper(point, downstream_gradient(point, downstream))
+                point = step(point, downstream_gradient(point, downstream))
             instance_loss = attach_as_loss_term(instance_loss, scores, surrogate(point))
             outputs = {**outputs, "instance_loss": instance_loss}
         return EstimatorOutput(value, outputs, instance_loss, diagnostics.tensors)
@@ -243,4 +246,8 @@ class SpigotExponentiatedGradient(_NamedPulledBack):
     `ds = p^ - marginals(s - step_size * g(p^))` (Mihaylova et al. 2020, section 3.4). Parameters as in `PulledBack`.
     """
 
-    composition = {"start": "marginals", "update": "exponentiated_gradient", "intermediate_loss": "cross_entropy"}
+    composition = {
+        "start": "marginals",
+        "update": "exponentiated_gradient",
+        "intermediate_loss": "cross_entropy",
+    }

@@ -55,14 +55,16 @@ class _SurrogateNode(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: torch.Tensor):
-        if ctx.scale.value is None:
+        # Taken, not read: a later backward pass through a retained graph brings its own.
+        scale, ctx.scale.value = ctx.scale.value, None
+        if scale is None:
             raise RuntimeError(
                 "a gradient reached the latent structure that does not come from EstimatorOutput.instance_loss; "
                 "the surrogate gradient is defined for that loss only"
             )
         # Half-precision gradients would under- and overflow in the division.
         working = gradient.double() if gradient.dtype == torch.float64 else gradient.float()
-        c = per_instance(ctx.scale.value.to(working.dtype), working)
+        c = per_instance(scale.to(working.dtype), working)
         g = torch.where(c == 0, 0.0, working / c)
         # An overflow under AMP must reach the scaler as such, which then skips the step; inference takes no NaN.
         finite = g.isfinite().flatten(1).all(-1)
