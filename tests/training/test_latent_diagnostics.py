@@ -70,15 +70,14 @@ class Latent(Model):
         return {"loss": sum(losses)}
 
     def _downstream(self, z: torch.Tensor) -> dict[str, torch.Tensor]:
-        return self.downstream(z + 0 * self.dropout(z))
+        # The diagnostics do without dropout, or no value below would be right.
+        return self.downstream(self.dropout(z))
 
     def get_metrics(self, reset: bool = False) -> dict[str, float]:
         return {"mean_loss": self.mean_loss.get_metric(reset)}
 
 
-def diagnose(
-    model: Model, max_structures: int = 64, batch: Optional[dict[str, Any]] = None
-) -> dict[str, float]:
+def diagnose(model: Model, max_structures: int = 64, batch: Optional[dict[str, Any]] = None) -> dict[str, float]:
     """What the callback adds to the metrics of a first batch."""
     trainer = SimpleNamespace(model=model.train())
     before = set(model.get_metrics())
@@ -167,9 +166,7 @@ class TestValues:
         found = diagnose(model_of("projective_tree", "ste", linear=True))["_estimator_gradient_cosine"]
         weights = (given.downstream.targets * given.oracle.legal).flatten(1)
         scores = given.scores.clone().requires_grad_()
-        (exact,) = torch.autograd.grad(
-            given.structure.marginals(scores, given.mask).flatten(1), scores, weights
-        )
+        (exact,) = torch.autograd.grad(given.structure.marginals(scores, given.mask).flatten(1), scores, weights)
         cosines = torch.nn.functional.cosine_similarity(exact.flatten(1), weights)
         # The third sentence is one word long.
         assert found == pytest.approx(cosines[[0, 1, 3]].mean().item(), abs=1e-6)
@@ -204,9 +201,7 @@ class TestValues:
     def test_without_a_mask(self):
         generator = torch.Generator().manual_seed(0)
         scores = torch.randn(5, 4, generator=generator)
-        model = Latent(
-            Downstream(scores), scores, None, structure_of("categorical"), estimator="minimum_risk"
-        )
+        model = Latent(Downstream(scores), scores, None, structure_of("categorical"), estimator="minimum_risk")
         assert diagnose(model)["_estimator_gradient_cosine"] == pytest.approx(1.0, abs=1e-6)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -216,9 +211,7 @@ class TestValues:
 
     def test_two_estimators_have_metrics_of_their_own(self):
         given = problem("projective_tree")
-        model = Latent(
-            given.downstream, given.scores, given.mask, given.structure, first="pipeline", second="ste"
-        )
+        model = Latent(given.downstream, given.scores, given.mask, given.structure, first="pipeline", second="ste")
         metrics = diagnose(model)
         assert metrics["_first_gradient_norm"] == 0
         assert metrics["_second_gradient_norm"] > 0
@@ -323,9 +316,7 @@ class TestWhereItArrives:
         events = scalars(tmp_path / "run" / "log" / "train")
         for epoch in (0, 1):
             metrics = json.loads((tmp_path / "run" / f"metrics_epoch_{epoch}.json").read_text())
-            assert {name for name in metrics if "__estimator_" in name} == {
-                f"training__estimator_{n}" for n in names
-            }
+            assert {name for name in metrics if "__estimator_" in name} == {f"training__estimator_{n}" for n in names}
             for name in names:
                 value = metrics[f"training__estimator_{name}"]
                 assert math.isfinite(value)
