@@ -12,6 +12,7 @@ from spigot_allennlp.metrics import TreeScores
 from spigot_allennlp.modules import ArcScorer, BiaffineArcScorer, ParserHead, TextEncoder
 from spigot_allennlp.modules.root import with_root
 from spigot_allennlp.structures import LatentStructure
+from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
 
 class ParserState(NamedTuple):
@@ -36,6 +37,8 @@ class SyntacticParser(Model):
     arc_scorer : `Lazy[ArcScorer]`, optional (default = biaffine)
     structure : `LatentStructure`, optional (default = `projective_tree`)
         What its argmax decodes.
+    label_dim : `int`, optional (default = `64`)
+        Of the relations.
     dropout : `float`, optional (default = `0.0`)
     initializer : `InitializerApplicator`, optional
     """
@@ -49,13 +52,15 @@ class SyntacticParser(Model):
         encoder: Optional[Seq2SeqEncoder] = None,
         arc_scorer: Lazy[ArcScorer] = Lazy(BiaffineArcScorer),
         structure: LatentStructure = None,
+        label_dim: int = 64,
         dropout: float = 0.0,
         initializer: InitializerApplicator = InitializerApplicator(),
         **kwargs,
     ) -> None:
+        refuse_unknown_keys(self, kwargs)
         super().__init__(vocab, **kwargs)
         self.text_encoder = TextEncoder(text_field_embedder, encoder, dropout)
-        self.head = ParserHead(vocab, self.text_encoder.get_output_dim(), arc_scorer)
+        self.head = ParserHead(vocab, self.text_encoder.get_output_dim(), arc_scorer, label_dim=label_dim)
         self.structure = structure or LatentStructure.by_name(LatentStructure.default_implementation)()
         self._tree_scores = TreeScores()
         initializer(self)
@@ -90,7 +95,7 @@ class SyntacticParser(Model):
 
         `Dict[str, Any]`
             `heads` and, if trained on relations, `relations`, `(batch, 1 + words)`; `loss` with gold heads. Made
-            human readable: `words`, `heads` and `deprels`, lists over the words.
+            human readable: `sentence_id`, `words`, `heads` and `deprels`, lists over the words.
         """
         states, mask, scores = self.score(tokens)
         heads = heads_from_arcs(self.structure.argmax(scores, mask))
@@ -106,18 +111,14 @@ class SyntacticParser(Model):
         return output
 
     def make_output_human_readable(self, output_dict: Dict[str, Any]) -> Dict[str, Any]:
-        metadata = output_dict.pop("metadata")
-        output_dict["words"] = [entry["words"] for entry in metadata]
-        output_dict.update(
-            readable_trees(
-                output_dict.pop("heads"),
-                output_dict.pop("relations", None),
-                output_dict["words"],
-                self.vocab,
-                self.head.label_namespace,
-            )
-        )
-        return output_dict
+        words = [entry["words"] for entry in output_dict["metadata"]]
+        heads, relations = output_dict["heads"], output_dict.get("relations")
+        # The loss is that of a batch: it says nothing about a sentence.
+        return {
+            "sentence_id": [entry["sentence_id"] for entry in output_dict["metadata"]],
+            "words": words,
+            **readable_trees(heads, relations, words, self.vocab, self.head.label_namespace),
+        }
 
     def get_metrics(self, reset: bool = False) -> Dict[str, float]:
         return self._tree_scores.get_metric(reset)

@@ -25,6 +25,7 @@ from spigot_allennlp.modules import (
 from spigot_allennlp.modules.relations import RELATIONS_OFFSET, num_relations, relation_loss
 from spigot_allennlp.modules.root import with_root
 from spigot_allennlp.structures import LatentStructure
+from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
 _SYNTAX = ("predicted", "gold", "none")
 
@@ -92,6 +93,7 @@ class SyntacticThenSemantic(Model):
         initializer: InitializerApplicator = InitializerApplicator(),
         **kwargs,
     ) -> None:
+        refuse_unknown_keys(self, kwargs)
         super().__init__(vocab, **kwargs)
         if syntax not in _SYNTAX:
             raise ConfigurationError(f"syntax is '{syntax}'; valid: {', '.join(map(repr, _SYNTAX))}")
@@ -141,14 +143,14 @@ class SyntacticThenSemantic(Model):
                 f"syntactic_parser is a {type(parser).__name__}; valid: a model of type 'syntactic_parser', or "
                 "'from_archive' with the archive of one"
             )
-        for namespace in parser.vocab.get_namespaces():
-            own = self.vocab.get_token_to_index_vocabulary(namespace)
-            for token, index in parser.vocab.get_token_to_index_vocabulary(namespace).items():
-                if own.get(token, index) != index:
+        for namespace in parser.vocab.get_namespaces() & self.vocab.get_namespaces():
+            parsers = parser.vocab.get_index_to_token_vocabulary(namespace)
+            for index, token in self.vocab.get_index_to_token_vocabulary(namespace).items():
+                if parsers.get(index) != token:
                     raise ConfigurationError(
-                        f"the vocabulary of syntactic_parser has '{token}' at {index} of namespace '{namespace}', "
-                        f"this model's at {own[token]}. Valid: a vocabulary that begins with the parser's, as in "
-                        '"vocabulary": {"type": "extend", "directory": <the parser\'s archive>}'
+                        f"this model's vocabulary has '{token}' at {index} of namespace '{namespace}', that of "
+                        f"syntactic_parser has '{parsers.get(index)}' there. Valid: a vocabulary that begins with the "
+                        'parser\'s, as in "vocabulary": {"type": "extend", "directory": <the parser\'s archive>}'
                     )
 
     def train(self, mode: bool = True) -> "SyntacticThenSemantic":
@@ -182,11 +184,11 @@ class SyntacticThenSemantic(Model):
         # Returns
 
         `Dict[str, Any]`
-            `arc_scores` `(batch, 1 + words, 1 + words)`, `tree` (what the graph was conditioned on, same shape), and
-            `loss` where gold labels are known. Outside training also `labels`, same shape, -1 where there is no arc,
-            and
-            `relations` of the tree. Made human readable: `words`, `tops`, `arcs` (each with dependent, head, label and
-            probability; words count from 1), and with syntax `heads` and `deprels`.
+            `arc_scores` `(batch, 1 + words, 1 + words)`, with syntax `tree` (what the graph was conditioned on, same
+            shape), and `loss` where gold labels are known. Outside training also `labels`, same shape, -1 where there is
+            no arc, and with syntax the tree's `heads` and `relations`, `(batch, 1 + words)`. Made human readable:
+            `sentence_id`, `words`, `tops`, `arcs` (each with dependent, head, label and probability; words count
+            from 1), and with syntax `heads` and `deprels`.
         """
         self._count_diagnostics()
         states, mask = self.text_encoder(tokens)
@@ -214,25 +216,30 @@ class SyntacticThenSemantic(Model):
             estimate = self.estimator(scores, mask, self.structure, downstream)
             tree, outputs, instance_loss = estimate.structure, estimate.outputs, estimate.instance_loss
             self._pending_diagnostics = estimate.diagnostics
-            heads = heads_from_arcs(tree.detach())
-            if not self.training:
+            if self.training:
+                heads = heads_from_arcs(tree.detach())
+            else:
+                # Of a relaxed tree, the one that has most of its mass; any other is its own argmax.
+                heads = heads_from_arcs(self.structure.argmax(tree, mask))
                 relations = parser_head.relations(parser_states, heads)
             self._tree_scores(heads, relations, gold_heads, gold_relations)
         else:
+            heads = None
             if self.syntax == "gold":
                 tree = self._gold_tree(gold_heads, words, metadata, states.dtype)
-                relations = gold_relations
+                heads, relations = gold_heads, gold_relations
             outputs = downstream(tree)
             instance_loss = outputs.get("instance_loss")
 
         if gold_graph is not None:
             self._graph_f1(outputs["arcs"], gold_graph >= 0, outputs["labels_correct"])
         output = self._output(outputs, instance_loss, metadata, syntactic_loss)
-        output["tree"] = tree
-        if relations is not None:
-            output["relations"] = relations
+        if tree is not None:
+            output["tree"] = tree
         if not self.training:
             output["labels"] = self._predicted_labels(outputs)
+            output.update({"heads": heads} if heads is not None else {})
+            output.update({"relations": relations} if relations is not None else {})
         return output
 
     def _output(
@@ -295,7 +302,9 @@ class SyntacticThenSemantic(Model):
         """`(batch, 1 + words, 1 + words)`: -1 without an arc, 0 for top nodes, else an index of the vocabulary."""
         labels = outputs["arcs"].long() - 1
         index = _labeled_arcs(outputs["arcs"])
-        labels[index] = self.graph_labeler(outputs["composed"], index).argmax(-1) + RELATIONS_OFFSET
+        best = self.graph_labeler(outputs["composed"], index).argmax(-1) + RELATIONS_OFFSET
+        # Where training showed no label at all, that of every arc is unknown.
+        labels[index] = best.clamp(max=self.vocab.get_vocab_size(self.label_namespace) - 1)
         return labels
 
     def _graph_with_root(self, arc_tags: torch.Tensor, tops: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
@@ -350,12 +359,10 @@ class SyntacticThenSemantic(Model):
             "tops": tops,
             "arcs": arcs,
         }
-        if output_dict["tree"] is not None:
-            heads = heads_from_arcs(output_dict["tree"])
-            namespace = "head_relations"
-            readable.update(readable_trees(heads, output_dict.get("relations"), words, self.vocab, namespace))
-        if "loss" in output_dict:
-            readable["loss"] = output_dict["loss"]
+        if "heads" in output_dict:
+            heads, relations = output_dict["heads"], output_dict.get("relations")
+            readable.update(readable_trees(heads, relations, words, self.vocab, "head_relations"))
+        # The loss is that of a batch: it says nothing about a sentence.
         return readable
 
     def get_metrics(self, reset: bool = False) -> Dict[str, float]:

@@ -21,6 +21,7 @@ class ParserHead(torch.nn.Module):
         The encoder's output size.
     arc_scorer : `Lazy[ArcScorer]`, optional (default = biaffine)
     label_namespace : `str`, optional (default = `"head_relations"`)
+    label_dim : `int`, optional (default = `64`)
     """
 
     def __init__(
@@ -29,12 +30,13 @@ class ParserHead(torch.nn.Module):
         input_dim: int,
         arc_scorer: Lazy[ArcScorer] = Lazy(BiaffineArcScorer),
         label_namespace: str = "head_relations",
+        label_dim: int = 64,
     ) -> None:
         super().__init__()
         self.label_namespace = label_namespace
         self.arc_scorer = arc_scorer.construct(input_dim=input_dim)
         num_labels = num_relations(vocab, label_namespace)
-        self.labeler = ArcLabeler(input_dim, num_labels) if num_labels else None
+        self.labeler = ArcLabeler(input_dim, num_labels, label_dim) if num_labels else None
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """

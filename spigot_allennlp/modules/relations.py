@@ -24,7 +24,8 @@ def relation_loss(logits: torch.Tensor, gold: torch.Tensor, batch: torch.Tensor,
     logits : `torch.Tensor`
         `(arcs, relations)`.
     gold : `torch.Tensor`
-        `(arcs,)`, indices of the vocabulary; unknown relations do not count.
+        `(arcs,)`, indices of the vocabulary; unknown relations do not count, nor those by which the vocabulary of a
+        pre-trained parser was extended.
     batch : `torch.Tensor`
         `(arcs,)`, the sentence of each arc.
     batch_size : `int`
@@ -34,6 +35,7 @@ def relation_loss(logits: torch.Tensor, gold: torch.Tensor, batch: torch.Tensor,
     `torch.Tensor`
         `(batch_size,)`.
     """
-    target = (gold - RELATIONS_OFFSET).clamp(min=-1)
+    target = gold - RELATIONS_OFFSET
+    target = target.masked_fill((target < 0) | (target >= logits.size(-1)), -1)
     losses = torch.nn.functional.cross_entropy(logits, target, ignore_index=-1, reduction="none")
     return losses.new_zeros(batch_size).index_add(0, batch, losses)

@@ -10,6 +10,8 @@ from allennlp.predictors import Predictor
 
 from spigot_allennlp.dataset_readers import SDP_HEADER, DependencyGraph, write_conllu, write_sdp
 from spigot_allennlp.predictors.offline_tokenizer import OfflineSpacyTokenizer
+from spigot_allennlp.structures import Tree
+from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
 _FORMATS = ("json", "sdp", "conllu")
 
@@ -28,7 +30,8 @@ class DependencyGraphPredictor(Predictor):
         For text that is not tokenised.
     output_format : `str`, optional (default = `"json"`)
         `"json"` (one object a line), `"sdp"` or `"conllu"`; on the command line:
-        `--predictor-args '{"output_format": "conllu"}'`.
+        `--predictor-args '{"output_format": "conllu"}'`. The heads of a structure that may be no tree (of single-rooted
+        ones in the case of CoNLL-U, which knows no others) have no place there, and stand in JSON only.
 
     # Errors
 
@@ -43,11 +46,14 @@ class DependencyGraphPredictor(Predictor):
         output_format: str = "json",
         **kwargs: Any,
     ) -> None:
+        refuse_unknown_keys(self, kwargs)
         super().__init__(model, dataset_reader, **kwargs)
         if output_format not in _FORMATS:
             raise ConfigurationError(f"output_format is '{output_format}'; valid: {', '.join(map(repr, _FORMATS))}")
         self._tokenizer = tokenizer or OfflineSpacyTokenizer()
         self._output_format = output_format
+        structure = getattr(model, "structure", None)
+        self._writes_heads = isinstance(structure, Tree) and (structure.single_root or output_format == "sdp")
         self._lines_loaded = 0
         self._lines_dumped = 0
 
@@ -118,8 +124,8 @@ class DependencyGraphPredictor(Predictor):
             lemmas=sentence.lemmas,
             pos_tags=sentence.pos_tags,
             tags=sentence.tags,
-            heads=output.get("heads"),
-            deprels=output.get("deprels"),
+            heads=output.get("heads") if self._writes_heads else None,
+            deprels=output.get("deprels") if self._writes_heads else None,
             feats=sentence.feats,
             misc=sentence.misc,
             multiword_tokens=sentence.multiword_tokens,
