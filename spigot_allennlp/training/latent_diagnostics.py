@@ -200,9 +200,7 @@ def exact_gradient(
     if len(rows) == 0:
         return gradient
     # shape: (rows, structures, ...), (rows, structures)
-    structures, totals = structure.top_k(
-        scores[rows], None if mask is None else mask[rows], int(counts[rows].max())
-    )
+    structures, totals = structure.top_k(scores[rows], None if mask is None else mask[rows], int(counts[rows].max()))
     # Where one instance has fewer than another, its best again, with probability 0: an empty one is no structure.
     absent = totals.isneginf().view(*totals.shape, *[1] * (scores.dim() - 1))
     structures = torch.where(absent, structures[:, :1], structures)

@@ -297,6 +297,26 @@ def scalars(directory: Path) -> dict[str, list[float]]:
     return found
 
 
+@pytest.mark.gpu
+def test_an_rnn_downstream_on_a_gpu():
+    """cuDNN refuses gradients of an RNN that is in evaluation mode; on a GPU, too, the random state is put back."""
+    given = problem("projective_tree", dtype=torch.float32)
+
+    class Reader(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = torch.nn.LSTM(given.scores.size(-1), 3, batch_first=True)
+
+        def forward(self, z: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"instance_loss": self.rnn(z)[0].flatten(1).sum(1)}
+
+    model = Latent(Reader(), given.scores, given.mask.cuda(), given.structure, estimator="perturb_and_map").cuda()
+    state = torch.cuda.get_rng_state()
+    metrics = diagnose(model)
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+    assert -1 <= metrics["_estimator_gradient_cosine"] <= 1
+
+
 class TestWhereItArrives:
     def test_files_of_metrics_and_tensorboard(self, tmp_path):
         corpus = write_corpus(tmp_path / "corpus.conllu")
