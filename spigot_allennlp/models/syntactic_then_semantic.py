@@ -117,6 +117,9 @@ class SyntacticThenSemantic(Model):
         self.syntactic_loss_weight = syntactic_loss_weight
 
         self.composer = HeadComposer(dim)
+        if syntax == "none":
+            # Not in use; distributed training would wait for its gradient.
+            self.composer.of_head.requires_grad_(False)
         self.graph_arc_scorer = graph_arc_scorer.construct(input_dim=dim)
         self.label_namespace = "arc_relations"
         self.graph_labeler = ArcLabeler(dim, max(num_relations(vocab, self.label_namespace), 1), label_dim, dropout)
@@ -185,8 +188,8 @@ class SyntacticThenSemantic(Model):
 
         `Dict[str, Any]`
             `arc_scores` `(batch, 1 + words, 1 + words)`, with syntax `tree` (what the graph was conditioned on, same
-            shape), and `loss` where gold labels are known. Outside training also `labels`, same shape, -1 where there is
-            no arc, and with syntax the tree's `heads` and `relations`, `(batch, 1 + words)`. Made human readable:
+            shape), and `loss` where gold labels are known. Outside training also `labels`, same shape, -1 where there
+            is no arc, and with syntax the tree's `heads` and `relations`, `(batch, 1 + words)`. Made human readable:
             `sentence_id`, `words`, `tops`, `arcs` (each with dependent, head, label and probability; words count
             from 1), and with syntax `heads` and `deprels`.
         """
