@@ -1,5 +1,5 @@
 """
-Readers of sentences with dependency trees and graphs, and what writes their formats.
+Readers of sentences with dependency trees and graphs, and what writes their formats; of sentences with labels.
 """
 
 from spigot_allennlp.dataset_readers.conllu_format import parse_conllu, write_conllu
@@ -8,6 +8,8 @@ from spigot_allennlp.dataset_readers.dependency_graph import DependencyGraph
 from spigot_allennlp.dataset_readers.dependency_graph_reader import DependencyGraphReader
 from spigot_allennlp.dataset_readers.sdp import SdpDatasetReader
 from spigot_allennlp.dataset_readers.sdp_format import SDP_HEADER, parse_companion, parse_sdp, write_sdp
+from spigot_allennlp.dataset_readers.sst_format import SentimentTree, parse_sst
+from spigot_allennlp.dataset_readers.sst_trees import SstTreesDatasetReader
 
 __all__ = [
     "SDP_HEADER",
@@ -15,9 +17,12 @@ __all__ = [
     "DependencyGraph",
     "DependencyGraphReader",
     "SdpDatasetReader",
+    "SentimentTree",
+    "SstTreesDatasetReader",
     "parse_companion",
     "parse_conllu",
     "parse_sdp",
+    "parse_sst",
     "write_conllu",
     "write_sdp",
 ]

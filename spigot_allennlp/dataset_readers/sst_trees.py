@@ -1,0 +1,88 @@
+from collections.abc import Iterator, Sequence
+from typing import Optional, Union
+
+from allennlp.common.checks import ConfigurationError
+from allennlp.data import DatasetReader, Field, Instance, Token, TokenIndexer
+from allennlp.data.fields import LabelField, MetadataField, TextField
+from allennlp.data.token_indexers import SingleIdTokenIndexer
+
+from spigot_allennlp.dataset_readers.sst_format import CLASSES, parse_sst, split_words
+from spigot_allennlp.dataset_readers.tabular import read_lines
+
+
+@DatasetReader.register("sst_trees")
+class SstTreesDatasetReader(DatasetReader):
+    """
+    Reads sentences with sentiment labels: the trees of the Stanford Sentiment Treebank, `label<TAB>sentence`, or JSON
+    lines. It tells them apart itself; `sst_format` describes them, and what is refused. The fields:
+
+    - `tokens`: `TextField` of the words.
+    - `label`: `LabelField` of the class, `"0"` being the most negative one. Only where it is known.
+    - `metadata`: `"words"`.
+
+    # Parameters
+
+    token_indexers : `Dict[str, TokenIndexer]`, optional (default = `{"tokens": SingleIdTokenIndexer()}`)
+    granularity : `Union[int, str]`, optional (default = `"5-class"`)
+        `"5-class"`, `"3-class"` (negative, neutral, positive) or `"2-class"` (neutral ones are left out), or the number
+        alone. The labels of trees are mapped to these classes; those of other formats have to be these classes.
+    use_subtrees : `bool`, optional (default = `False`)
+        Whether every phrase of a tree is an instance, too: for training.
+    """
+
+    def __init__(
+        self,
+        token_indexers: Optional[dict[str, TokenIndexer]] = None,
+        granularity: Union[int, str] = "5-class",
+        use_subtrees: bool = False,
+        **kwargs,
+    ) -> None:
+        super().__init__(manual_distributed_sharding=True, manual_multiprocess_sharding=True, **kwargs)
+        num_classes = {str(n): n for n in CLASSES}.get(str(granularity).removesuffix("-class"))
+        if num_classes is None:
+            valid = ", ".join(f"'{n}-class'" for n in CLASSES)
+            raise ConfigurationError(f"granularity is {granularity!r}; valid: {valid}, or the number alone")
+        self._token_indexers = token_indexers or {"tokens": SingleIdTokenIndexer()}
+        self._num_classes = num_classes
+        self._use_subtrees = use_subtrees
+
+    def _read(self, file_path: str) -> Iterator[Instance]:
+        for words, label in self.shard_iterable(self._read_phrases(file_path)):
+            yield self.text_to_instance(words, label)
+
+    def _read_phrases(self, file_path: str) -> Iterator[tuple[list[str], int]]:
+        found = False
+        for tree in parse_sst(read_lines(file_path), file_path, self._num_classes):
+            for start, end, label in tree.phrases if self._use_subtrees else tree.phrases[:1]:
+                if label is not None:
+                    found = True
+                    yield tree.words[start:end], label
+        if not found:
+            raise ConfigurationError(f"{file_path}: all sentences are neutral, which is neither of two classes")
+
+    def text_to_instance(
+        self, words: Union[str, Sequence[Union[str, Token]]], label: Optional[Union[int, str]] = None
+    ) -> Instance:
+        """
+        # Parameters
+
+        words : `Union[str, Sequence[Union[str, Token]]]`
+            Words or tokens, or a tokenised sentence.
+        label : `Union[int, str]`, optional (default = `None`)
+            The class.
+        """
+        if isinstance(words, str):
+            words = split_words(words)
+        if not words:
+            raise ConfigurationError("a sentence needs at least one word")
+        tokens = [word if isinstance(word, Token) else Token(word) for word in words]
+        fields: dict[str, Field] = {
+            "tokens": TextField(tokens),
+            "metadata": MetadataField({"words": [token.text for token in tokens]}),
+        }
+        if label is not None:
+            fields["label"] = LabelField(str(label))
+        return Instance(fields)
+
+    def apply_token_indexers(self, instance: Instance) -> None:
+        instance["tokens"].token_indexers = self._token_indexers
