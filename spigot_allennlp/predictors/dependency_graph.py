@@ -1,15 +1,13 @@
-import json
 from typing import Any, List
 
 from allennlp.common import JsonDict
 from allennlp.common.checks import ConfigurationError
-from allennlp.common.util import sanitize
-from allennlp.data import DatasetReader, Instance, Token, Tokenizer
+from allennlp.data import DatasetReader, Instance, Tokenizer
 from allennlp.models import Model
 from allennlp.predictors import Predictor
 
 from spigot_allennlp.dataset_readers import SDP_HEADER, DependencyGraph, write_conllu, write_sdp
-from spigot_allennlp.predictors.offline_tokenizer import OfflineSpacyTokenizer
+from spigot_allennlp.predictors.sentence_predictor import SentencePredictor
 from spigot_allennlp.structures import Tree
 from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
@@ -17,10 +15,9 @@ _FORMATS = ("json", "sdp", "conllu")
 
 
 @Predictor.register("dependency_graph")
-class DependencyGraphPredictor(Predictor):
+class DependencyGraphPredictor(SentencePredictor):
     """
-    Parses plain text, one sentence a line; JSON lines, `{"sentence": "..."}` or `{"tokens": ["...", ...]}`; or, with
-    `allennlp predict --use-dataset-reader`, a file in the reader's own format. Blank lines are skipped.
+    Parses sentences: see `SentencePredictor` for what it takes.
 
     # Parameters
 
@@ -35,7 +32,7 @@ class DependencyGraphPredictor(Predictor):
 
     # Errors
 
-    `ConfigurationError` for another `output_format` and for input that is none of the above.
+    `ConfigurationError` for another `output_format` and for input that is no sentence.
     """
 
     def __init__(
@@ -47,73 +44,24 @@ class DependencyGraphPredictor(Predictor):
         **kwargs: Any,
     ) -> None:
         refuse_unknown_keys(self, kwargs)
-        super().__init__(model, dataset_reader, **kwargs)
+        super().__init__(model, dataset_reader, tokenizer, **kwargs)
         if output_format not in _FORMATS:
             raise ConfigurationError(f"output_format is '{output_format}'; valid: {', '.join(map(repr, _FORMATS))}")
-        self._tokenizer = tokenizer or OfflineSpacyTokenizer()
         self._output_format = output_format
         structure = getattr(model, "structure", None)
         self._writes_heads = isinstance(structure, Tree) and (structure.single_root or output_format == "sdp")
-        self._lines_loaded = 0
         self._lines_dumped = 0
 
-    def predict(self, sentence: str) -> JsonDict:
-        """
-        # Parameters
-
-        sentence : `str`
-            Not tokenised.
-        """
-        return self.predict_json({"sentence": sentence})
-
-    def predict_tokenized(self, words: List[str]) -> JsonDict:
-        return self.predict_json({"tokens": words})
-
-    def load_line(self, line: str) -> JsonDict:
-        self._lines_loaded += 1
-        line = line.strip()
-        if not line.startswith("{"):
-            return {"sentence": line}
-        try:
-            return json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ConfigurationError(
-                f"input line {self._lines_loaded} (not counting blank ones) begins with '{{' but is not JSON: {error}. "
-                'Valid: plain text, {"sentence": "..."} or {"tokens": ["...", ...]}'
-            ) from None
-
-    def _json_to_instance(self, json_dict: JsonDict) -> Instance:
-        sentence, words = json_dict.get("sentence"), json_dict.get("tokens")
-        if isinstance(sentence, str) and words is None:
-            tokens = self._tokenizer.tokenize(sentence)
-        elif isinstance(words, list) and all(isinstance(word, str) and word for word in words):
-            tokens = [Token(word) for word in words]
-        else:
-            tokens = []
-        if not tokens:
-            raise ConfigurationError(
-                f"nothing to parse in {json.dumps(json_dict)[:200]}. Valid: plain text, "
-                '{"sentence": "..."} or {"tokens": ["...", ...]}, with at least one word'
-            )
-        return self._dataset_reader.text_to_instance(tokens)
-
-    def predict_instance(self, instance: Instance) -> JsonDict:
-        return self.predict_batch_instance([instance])[0]
-
     def predict_batch_instance(self, instances: List[Instance]) -> List[JsonDict]:
-        for instance in instances:
-            self._dataset_reader.apply_token_indexers(instance)
-        outputs = self._model.forward_on_instances(instances)
+        outputs = super().predict_batch_instance(instances)
         if self._output_format == "json":
-            # Text that was typed in has no id.
-            known = [{name: value for name, value in output.items() if value is not None} for output in outputs]
-            return sanitize(known)
+            return outputs
         sentences = (instance["metadata"]["graph"] for instance in instances)
         return [{self._output_format: self._write(*pair)} for pair in zip(sentences, outputs)]
 
     def dump_line(self, outputs: JsonDict) -> str:
         if self._output_format == "json":
-            return json.dumps(outputs, ensure_ascii=False) + "\n"
+            return super().dump_line(outputs)
         header = f"{SDP_HEADER}\n\n" if self._output_format == "sdp" and not self._lines_dumped else ""
         self._lines_dumped += 1
         return header + outputs[self._output_format]
