@@ -11,6 +11,10 @@ import os
 DEFAULTS = {
     "SPIGOT_TRAIN_DATA": "fixtures/graphs/train.conllu",
     "SPIGOT_VALIDATION_DATA": "fixtures/graphs/dev.conllu",
+    "SPIGOT_SST_TRAIN_DATA": "fixtures/sst/train.txt",
+    "SPIGOT_SST_VALIDATION_DATA": "fixtures/sst/dev.txt",
+    "SPIGOT_WORD_VECTORS": "fixtures/vectors/vectors.txt",
+    "SPIGOT_WORD_DIM": "10",
     "SPIGOT_PARSER_ARCHIVE": "fixtures/models/syntactic_parser.tar.gz",
     "SPIGOT_SEED": "13370",
 }

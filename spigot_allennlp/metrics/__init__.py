@@ -2,8 +2,9 @@
 Metrics, reduced over workers.
 """
 
+from spigot_allennlp.metrics.estimator_diagnostics import EstimatorDiagnostics
 from spigot_allennlp.metrics.graph_f1 import DependencyGraphF1
 from spigot_allennlp.metrics.masked_mean import MaskedMean
 from spigot_allennlp.metrics.tree_scores import TreeScores
 
-__all__ = ["DependencyGraphF1", "MaskedMean", "TreeScores"]
+__all__ = ["DependencyGraphF1", "EstimatorDiagnostics", "MaskedMean", "TreeScores"]

@@ -2,7 +2,8 @@
 Models.
 """
 
+from spigot_allennlp.models.latent_tree_classifier import LatentTreeClassifier
 from spigot_allennlp.models.syntactic_parser import SyntacticParser
 from spigot_allennlp.models.syntactic_then_semantic import SyntacticThenSemantic
 
-__all__ = ["SyntacticParser", "SyntacticThenSemantic"]
+__all__ = ["LatentTreeClassifier", "SyntacticParser", "SyntacticThenSemantic"]

@@ -1,0 +1,4 @@
+// The baseline: a BiLSTM, and no tree.
+(import 'classifier.libsonnet') {
+  model+: { tree: 'none' },
+}
