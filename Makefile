@@ -26,7 +26,7 @@ train: $(INSTALLED)
 	$(VENV)/bin/allennlp evaluate $(RUN)/model.tar.gz fixtures/graphs/test.conllu --include-package spigot_allennlp
 
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadscope
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
