@@ -146,7 +146,7 @@ class SyntacticThenSemantic(Model):
                 f"syntactic_parser is a {type(parser).__name__}; valid: a model of type 'syntactic_parser', or "
                 "'from_archive' with the archive of one"
             )
-        for namespace in parser.vocab.get_namespaces() & self.vocab.get_namespaces():
+        for namespace in sorted(parser.vocab.get_namespaces() & self.vocab.get_namespaces()):
             parsers = parser.vocab.get_index_to_token_vocabulary(namespace)
             for index, token in self.vocab.get_index_to_token_vocabulary(namespace).items():
                 if parsers.get(index) != token:
@@ -263,7 +263,8 @@ class SyntacticThenSemantic(Model):
             output["loss"] = sum(losses)
         elif self.training:
             raise ConfigurationError(
-                "a training batch has neither gold graphs nor gold trees with a positive syntactic_loss_weight; "
+                "a training batch has neither gold graphs nor gold trees with a positive syntactic_loss_weight "
+                "(to predict, call model.eval() first); "
                 f"sentences: {[entry.get('sentence_id') for entry in metadata][:5]}"
             )
         return output
@@ -335,6 +336,8 @@ class SyntacticThenSemantic(Model):
         return arcs_from_heads(gold_heads, dtype)
 
     def make_output_human_readable(self, output_dict: Dict[str, Any]) -> Dict[str, Any]:
+        if "labels" not in output_dict:
+            raise ConfigurationError("a training step predicts no labels; to predict, call model.eval() first")
         words = [entry["words"] for entry in output_dict["metadata"]]
         probabilities = output_dict["arc_scores"].sigmoid()
         arcs: List[List[Dict[str, Any]]] = [[] for _ in words]
