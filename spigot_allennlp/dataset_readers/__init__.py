@@ -2,10 +2,12 @@
 Readers of sentences with dependency trees and graphs, and what writes their formats; of sentences with labels.
 """
 
+from spigot_allennlp.dataset_readers.clusters import LatentClustersDatasetReader
 from spigot_allennlp.dataset_readers.conllu_format import parse_conllu, write_conllu
 from spigot_allennlp.dataset_readers.conllu_graphs import ConlluGraphsDatasetReader
 from spigot_allennlp.dataset_readers.dependency_graph import DependencyGraph
 from spigot_allennlp.dataset_readers.dependency_graph_reader import DependencyGraphReader
+from spigot_allennlp.dataset_readers.full_batch import FullBatchDataLoader
 from spigot_allennlp.dataset_readers.sdp import SdpDatasetReader
 from spigot_allennlp.dataset_readers.sdp_format import SDP_HEADER, parse_companion, parse_sdp, write_sdp
 from spigot_allennlp.dataset_readers.sst_format import SentimentTree, parse_sst
@@ -16,6 +18,8 @@ __all__ = [
     "ConlluGraphsDatasetReader",
     "DependencyGraph",
     "DependencyGraphReader",
+    "FullBatchDataLoader",
+    "LatentClustersDatasetReader",
     "SdpDatasetReader",
     "SentimentTree",
     "SstTreesDatasetReader",
