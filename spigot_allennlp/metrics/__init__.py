@@ -6,5 +6,12 @@ from spigot_allennlp.metrics.estimator_diagnostics import EstimatorDiagnostics
 from spigot_allennlp.metrics.graph_f1 import DependencyGraphF1
 from spigot_allennlp.metrics.masked_mean import MaskedMean
 from spigot_allennlp.metrics.tree_scores import TreeScores
+from spigot_allennlp.metrics.v_measure import VMeasure
 
-__all__ = ["DependencyGraphF1", "EstimatorDiagnostics", "MaskedMean", "TreeScores"]
+__all__ = [
+    "DependencyGraphF1",
+    "EstimatorDiagnostics",
+    "MaskedMean",
+    "TreeScores",
+    "VMeasure",
+]
