@@ -15,6 +15,7 @@ DEFAULTS = {
     "SPIGOT_SST_VALIDATION_DATA": "fixtures/sst/dev.txt",
     "SPIGOT_WORD_VECTORS": "fixtures/vectors/vectors.txt",
     "SPIGOT_WORD_DIM": "10",
+    "SPIGOT_NUM_CLUSTERS": "3",
     "SPIGOT_PARSER_ARCHIVE": "fixtures/models/syntactic_parser.tar.gz",
     "SPIGOT_SEED": "13370",
 }
