@@ -165,10 +165,10 @@ def _parse_tree(line: str, classes: tuple[Optional[int], ...]) -> SentimentTree:
 
 def _parse_tabbed(line: str) -> tuple[str, list[str]]:
     label, _, text = line.partition("\t")
-    words = split_words(text)
+    label, words = label.strip(_SPACE), split_words(text)
     if not words:
         raise ValueError(f"label {label!r} has no words behind it; valid: {_FORMATS['tabbed']}")
-    return label.strip(_SPACE), words
+    return label, words
 
 
 def _parse_json(line: str) -> tuple[Any, list[str]]:

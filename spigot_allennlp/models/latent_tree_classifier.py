@@ -46,7 +46,6 @@ class LatentTreeClassifier(Model):
         Of the layer of ReLU.
     dropout : `float`, optional (default = `0.0`)
         Before and behind the encoder, and behind the layer of ReLU.
-    label_namespace : `str`, optional (default = `"labels"`)
     initializer : `InitializerApplicator`, optional
 
     # Errors
@@ -68,7 +67,6 @@ class LatentTreeClassifier(Model):
         estimator: Estimator = None,
         hidden_dim: int = 100,
         dropout: float = 0.0,
-        label_namespace: str = "labels",
         initializer: InitializerApplicator = InitializerApplicator(),
         **kwargs,
     ) -> None:
@@ -94,10 +92,9 @@ class LatentTreeClassifier(Model):
             # ROOT is no token of the sentence, and nobody's head.
             self.text_encoder.root.requires_grad_(False)
 
-        self.label_namespace = label_namespace
-        num_labels = vocab.get_vocab_size(label_namespace)
+        num_labels = vocab.get_vocab_size("labels")
         if num_labels == 0:
-            raise ConfigurationError(f"the vocabulary has no labels in its namespace '{label_namespace}'")
+            raise ConfigurationError("the vocabulary has no labels (its namespace 'labels' is empty)")
         self.pooling = AttentionPooling(dim)
         activations = [Activation.by_name("relu")(), Activation.by_name("linear")()]
         self.classifier = FeedForward(dim, 2, [hidden_dim, num_labels], activations, [dropout, 0.0])
@@ -177,7 +174,7 @@ class LatentTreeClassifier(Model):
 
     def make_output_human_readable(self, output_dict: Dict[str, Any]) -> Dict[str, Any]:
         words = [entry["words"] for entry in output_dict["metadata"]]
-        names = self.vocab.get_index_to_token_vocabulary(self.label_namespace)
+        names = self.vocab.get_index_to_token_vocabulary("labels")
         probabilities = output_dict["probabilities"]
         # The loss is that of a batch: it says nothing about a sentence.
         readable: Dict[str, Any] = {

@@ -15,7 +15,8 @@ class AttentionPooling(torch.nn.Module):
 
     def __init__(self, input_dim: int) -> None:
         super().__init__()
-        self.query = torch.nn.Linear(input_dim, 1)
+        # Without a bias, to which the softmax would be blind.
+        self.query = torch.nn.Linear(input_dim, 1, bias=False)
 
     def forward(self, vectors: torch.Tensor, mask: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
         """

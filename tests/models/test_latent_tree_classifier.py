@@ -1,0 +1,295 @@
+"""Sentiment with a latent tree: the configs in `training_configs/sentiment`, every estimator, and what is computed."""
+
+import json
+from pathlib import Path
+from typing import Any, Dict, List
+
+import pytest
+import torch
+from allennlp.commands.train import train_model
+from allennlp.common import Params
+from allennlp.common.checks import ConfigurationError
+from allennlp.common.testing import ModelTestCase
+from allennlp.data import Batch, Vocabulary
+from allennlp.models import Model
+
+from spigot_allennlp.dataset_readers import SstTreesDatasetReader
+from spigot_allennlp.estimators import Estimator
+from tests.conftest import PROJECT_ROOT
+
+CONFIGS = sorted(path.stem for path in (PROJECT_ROOT / "training_configs" / "sentiment").glob("*.jsonnet"))
+# What a constant adds to all arcs changes no tree.
+WITHOUT_GRADIENT = {"arc_scorer.score.bias"}
+
+SENTENCES = [
+    "1\tvery good",
+    "0\tvery bad indeed",
+    "1\tgood , not bad",
+    "0\tbad",
+    "1\ta film that is good",
+    "0\tbad film",
+]
+
+
+def config_file(name: str) -> Path:
+    return PROJECT_ROOT / "training_configs" / "sentiment" / f"{name}.jsonnet"
+
+
+@pytest.fixture(autouse=True)
+def from_the_root_of_the_project(monkeypatch):
+    monkeypatch.chdir(PROJECT_ROOT)
+
+
+@pytest.fixture
+def corpus(tmp_path) -> str:
+    path = tmp_path / "corpus.tsv"
+    path.write_text("\n".join(SENTENCES))
+    return str(path)
+
+
+def overrides(corpus: str, **keys: Any) -> Dict[str, Any]:
+    return {
+        "train_data_path": corpus,
+        "validation_data_path": corpus,
+        # One batch, in the same order each time.
+        "data_loader.batch_sampler.padding_noise": 0.0,
+        "trainer.num_epochs": 1,
+        "trainer.cuda_device": -1,
+        **keys,
+    }
+
+
+class TestConfigs(ModelTestCase):
+    @pytest.mark.parametrize("name", CONFIGS)
+    def test_train_save_and_load(self, name: str, corpus: str):
+        keys: Dict[str, Any] = overrides(corpus, **{"model.dropout": 0.2})
+        if name in ("blackbox", "imle"):
+            # The first gradients are small. Far from the scores their argmax differs, and the estimate is not 0.
+            keys["model.estimator"] = {"type": name, "interpolation": 1000.0}
+        ignored = WITHOUT_GRADIENT if name != "no_tree" else set()
+        path, changes = str(config_file(name)), json.dumps(keys)
+        self.ensure_model_can_train_save_and_load(path, gradients_to_ignore=ignored, overrides=changes)
+        self.set_up_model(path, corpus, seed=3)
+        self.ensure_batch_predictions_are_consistent()
+
+    def test_an_estimator_each(self):
+        ours = {
+            name
+            for name in Estimator.list_available()
+            if Estimator.by_name(name).__module__.startswith("spigot_allennlp.")
+        }
+        assert set(CONFIGS) == ours | {"no_tree"}
+        for name in CONFIGS:
+            model = Params.from_file(str(config_file(name))).as_dict()["model"]
+            if name == "no_tree":
+                assert model["tree"] == "none"
+            else:
+                estimator = model["estimator"]
+                assert (estimator if isinstance(estimator, str) else estimator["type"]) == name
+
+    def test_the_published_sizes(self, tmp_path, monkeypatch):
+        vectors = tmp_path / "vectors.txt"
+        vectors.write_text("good " + " ".join(["0.5"] * 300) + "\n")
+        monkeypatch.setenv("SPIGOT_WORD_VECTORS", str(vectors))
+        monkeypatch.setenv("SPIGOT_WORD_DIM", "300")
+        params = Params.from_file(str(config_file("spigot")))
+        reader = SstTreesDatasetReader(granularity=2)
+        instances = [reader.text_to_instance("good", "1"), reader.text_to_instance("bad", "0")]
+        for instance in instances:
+            reader.apply_token_indexers(instance)
+        vocab = Vocabulary.from_instances(instances)
+        model = Model.from_params(params["model"], vocab=vocab)
+        embedding = model.text_encoder.text_field_embedder.token_embedder_tokens.weight
+        assert embedding.size(1) == 300 and not embedding.requires_grad
+        assert embedding[vocab.get_token_index("good")].tolist() == [0.5] * 300
+        sizes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        assert model.text_encoder.get_output_dim() == 100
+        assert sizes["arc_scorer.dependent.weight"] == sizes["arc_scorer.head.weight"] == (100, 100)
+        assert sizes["arc_scorer.score.weight"] == (1, 100)
+        assert sizes["classifier._linear_layers.0.weight"] == (100, 200)
+        assert sizes["classifier._linear_layers.1.weight"] == (2, 100)
+        assert not model.structure.single_root
+
+
+class Built:
+    """A model, built as from a config, and some labelled sentences."""
+
+    def __init__(self, sentences: List[str] = SENTENCES, **keys: Any) -> None:
+        reader = SstTreesDatasetReader(granularity=2)
+        pairs = [line.split("\t") for line in sentences]
+        self.instances = [reader.text_to_instance(words, label) for label, words in pairs]
+        for instance in self.instances:
+            reader.apply_token_indexers(instance)
+        self.vocab = Vocabulary.from_instances(self.instances)
+        torch.manual_seed(1)
+        params = {
+            "type": "latent_tree_classifier",
+            "text_field_embedder": {"token_embedders": {"tokens": {"type": "embedding", "embedding_dim": 6}}},
+            "encoder": {"type": "lstm", "input_size": 6, "hidden_size": 4, "bidirectional": True},
+            **keys,
+        }
+        self.model = Model.from_params(Params(params), vocab=self.vocab).eval()
+
+    def batch(self) -> Dict[str, Any]:
+        batch = Batch(self.instances)
+        batch.index_instances(self.vocab)
+        return batch.as_tensor_dict()
+
+
+class TestForward:
+    @pytest.mark.parametrize(
+        "estimator", ["spigot", {"type": "marginals", "relaxed_evaluation": True}], ids=["spigot", "marginals"]
+    )
+    def test_each_word_sees_its_head(self, estimator):
+        """`[h_i; sum_j z_ij h_j]`, word by word: no row sums, and ROOT is a head but no word."""
+        built = Built(estimator=estimator)
+        seen = []
+        built.model.pooling.register_forward_pre_hook(lambda module, args: seen.append(args))
+        batch = built.batch()
+        output = built.model(**batch)
+        states, mask = built.model.text_encoder(batch["tokens"])
+        ((vectors, words),) = seen
+        assert words.tolist() == mask[:, 1:].tolist()
+        size = states.size(-1)
+        for b, instance in enumerate(built.instances):
+            for i in range(1, len(instance["tokens"]) + 1):
+                torch.testing.assert_close(vectors[b, i - 1, :size], states[b, i])
+                expected = sum(output["tree"][b, i, j] * states[b, j] for j in range(states.size(1)))
+                torch.testing.assert_close(vectors[b, i - 1, size:], expected)
+                if estimator == "spigot":
+                    torch.testing.assert_close(vectors[b, i - 1, size:], states[b, output["heads"][b, i]])
+
+    def test_another_head_changes_that_word_only(self):
+        built = Built()
+        seen = []
+        built.model.pooling.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+        states, mask = built.model.text_encoder(built.batch()["tokens"])
+        first = built.model.structure.argmax(torch.zeros(len(mask), *[mask.size(1)] * 2), mask)
+        second = first.clone()
+        second[2, 3] = torch.nn.functional.one_hot((first[2, 3].argmax() + 1) % 3, mask.size(1)).float()
+        logits = [built.model._downstream(states, mask, tree, None)["logits"] for tree in (first, second)]
+        changed = (seen[0] != seen[1]).any(-1)
+        assert changed.nonzero().tolist() == [[2, 2]]
+        assert (logits[0] != logits[1]).any(-1).nonzero().flatten().tolist() == [2]
+        # Linear in z.
+        built.model._downstream(states, mask, 0.25 * first + 0.75 * second, None)
+        torch.testing.assert_close(seen[2], 0.25 * seen[0] + 0.75 * seen[1])
+
+    @pytest.mark.parametrize("tree", ["latent", "none"])
+    def test_attention_is_over_the_words(self, tree):
+        built = Built(tree=tree)
+        batch = built.batch()
+        attention = built.model(**batch)["attention"]
+        lengths = [len(instance["tokens"]) for instance in built.instances]
+        assert attention.shape == (len(lengths), max(lengths))
+        torch.testing.assert_close(attention.sum(-1), torch.ones(len(lengths)))
+        for row, length in zip(attention, lengths):
+            assert (row[:length] > 0).all() and (row[length:] == 0).all()
+        assert attention[4].unique().numel() > 1
+
+    def test_keys(self):
+        built = Built()
+        always = {"logits", "probabilities", "attention", "metadata", "tree", "loss"}
+        assert built.model.train()(**built.batch()).keys() == always
+        batch = built.batch()
+        assert built.model.eval()(**batch).keys() == always | {"heads"}
+        del batch["label"]
+        output = built.model(**batch)
+        assert output.keys() == always - {"loss"} | {"heads"}
+        readable = built.model.make_output_human_readable(output)
+        assert readable.keys() == {"words", "label", "probabilities", "heads"}
+        for b, instance in enumerate(built.instances):
+            assert readable["words"][b] == [token.text for token in instance["tokens"]]
+            assert readable["heads"][b] == output["heads"][b, 1 : len(instance["tokens"]) + 1].tolist()
+            probabilities = readable["probabilities"][b]
+            assert probabilities.keys() == {"0", "1"} and sum(probabilities.values()) == pytest.approx(1, abs=1e-3)
+            assert readable["label"][b] == max(probabilities, key=probabilities.get)
+
+    def test_without_a_tree(self):
+        built = Built(tree="none")
+        output = built.model(**built.batch())
+        assert not {"tree", "heads"} & output.keys()
+        assert "heads" not in built.model.make_output_human_readable(output)
+        assert built.model.get_metrics().keys() == {"accuracy"}
+        assert not any("arc_scorer" in name for name, _ in built.model.named_parameters())
+
+    def test_the_loss_is_the_mean_cross_entropy(self):
+        built = Built()
+        batch = built.batch()
+        output = built.model(**batch)
+        log_probs = output["logits"].log_softmax(-1)
+        expected = -sum(row[label] for row, label in zip(log_probs, batch["label"])) / len(batch["label"])
+        torch.testing.assert_close(output["loss"], expected)
+        accuracy = built.model.get_metrics(reset=True)["accuracy"]
+        assert accuracy == (output["logits"].argmax(-1) == batch["label"]).double().mean().item()
+
+    def test_trees_may_have_several_roots(self):
+        built = Built()
+        # ROOT as everyone's head.
+        built.model.arc_scorer.forward = lambda states: torch.zeros(*states.shape[:2], states.size(1)).index_fill(
+            2, torch.tensor([0]), 1.0
+        )
+        output = built.model(**built.batch())
+        assert output["heads"].max() == 0
+        assert built.model.get_metrics(reset=True)["tree_depth"] == 1.0
+
+
+class TestTraining:
+    @pytest.mark.parametrize("estimator, arrives", [("spigot", True), ("marginals", True), ("pipeline", False)])
+    def test_what_reaches_the_arc_scorer(self, estimator, arrives):
+        built = Built(estimator=estimator)
+        built.model.train()(**built.batch())["loss"].backward()
+        gradients = [parameter.grad for name, parameter in built.model.arc_scorer.named_parameters()]
+        assert any(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients) == arrives
+
+    def test_diagnostics(self):
+        built = Built(estimator={"type": "spigot", "step_size": 1000.0})
+        built.model.train()(**built.batch())["loss"].backward()
+        metrics = built.model.get_metrics(reset=True)
+        assert metrics.keys() == {"accuracy", "tree_depth", "_arcs_changed", "_pull_back_distance"}
+        assert metrics["_pull_back_distance"] > 0 and metrics["_arcs_changed"] > 0
+        built.model.eval()(**built.batch())
+        assert built.model.get_metrics(reset=True).keys() == {"accuracy", "tree_depth"}
+
+    @pytest.mark.parametrize("name", ["no_tree", "spigot"])
+    def test_it_learns(self, name, corpus, tmp_path):
+        changes = overrides(corpus, **{"trainer.num_epochs": 20, "trainer.optimizer.lr": 0.02})
+        train_model(Params.from_file(str(config_file(name)), json.dumps(changes)), tmp_path / "run")
+        metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+        assert metrics["best_validation_accuracy"] == 1.0 and metrics["training_loss"] < 0.1
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        "keys, message",
+        [
+            ({"tree": "gold"}, "tree is 'gold'; valid: 'latent', 'none'"),
+            ({"hidden_size": 100}, "LatentTreeClassifier has no key 'hidden_size'; valid: vocab"),
+            ({"arc_scorer": {"type": "mlp", "num_layers": 0}}, "num_layers is 0; valid: an integer >= 1"),
+        ],
+        ids=str,
+    )
+    def test_config(self, keys, message):
+        with pytest.raises(ConfigurationError) as error:
+            Built(**keys)
+        assert message in str(error.value)
+
+    def test_a_vocabulary_without_labels(self):
+        embedder = {"token_embedders": {"tokens": {"type": "embedding", "embedding_dim": 6}}}
+        params = {"type": "latent_tree_classifier", "text_field_embedder": embedder}
+        with pytest.raises(ConfigurationError, match="the vocabulary has no labels"):
+            Model.from_params(Params(params), vocab=Vocabulary())
+
+    def test_training_without_labels(self):
+        built = Built()
+        batch = built.batch()
+        del batch["label"]
+        with pytest.raises(ConfigurationError, match="a training batch has no labels"):
+            built.model.train()(**batch)
+
+
+def test_one_word():
+    built = Built(["1\tgood", "0\tbad"])
+    output = built.model(**built.batch())
+    assert output["heads"].tolist() == [[-1, 0], [-1, 0]]
+    assert output["attention"].tolist() == [[1.0], [1.0]]
