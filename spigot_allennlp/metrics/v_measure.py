@@ -2,6 +2,7 @@ from typing import Optional
 
 import torch
 from allennlp.common.checks import ConfigurationError
+from allennlp.common.util import is_distributed
 from allennlp.nn.util import dist_reduce, dist_reduce_sum
 from allennlp.training.metrics import Metric
 
@@ -66,7 +67,7 @@ class VMeasure(Metric):
             Between 0 and 1; 0 where nothing was counted.
         """
         counts = self._counts
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if is_distributed():
             # A worker may not have seen every cluster.
             size = [dist_reduce(n, torch.distributed.ReduceOp.MAX) for n in counts.shape]
             counts = dist_reduce_sum(_padded(counts, *size)).cpu()
