@@ -1,15 +1,24 @@
-"""Random sentences with trees and graphs, and random damage to files that hold them."""
+"""Random sentences with trees and graphs, random damage to files that hold them, and what readers say of it."""
 
 import random
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
+import pytest
+from allennlp.common.checks import ConfigurationError
 from hypothesis import strategies as st
 
 from spigot_allennlp.dataset_readers import DependencyGraph
 
+
+def tabbed(text: str) -> str:
+    """Columns are set apart by single spaces in these tests, for legibility."""
+    return "".join(line if line[:1] == "#" else line.replace(" ", "\t") for line in text.splitlines(True))
+
+
 # Whatever a column can hold: anything but tabs, line breaks and (half) surrogates.
-_CELLS = st.text(
-    st.characters(blacklist_characters="\t\n\r", blacklist_categories=["Cs"]), min_size=1, max_size=6
-)
+_CELLS = st.text(st.characters(blacklist_characters="\t\n\r", blacklist_categories=["Cs"]), min_size=1, max_size=6)
 _LABELS = st.sampled_from(["nsubj", "conj:and", "conj:and>nsubj", "nmod:in_front_of", "ARG1", "#x", "-"])
 
 
@@ -54,9 +63,7 @@ def damaged(text: str, generator: random.Random) -> bytes:
         separator = generator.choice([b"\n", b"\t", None])
         if separator is None:
             at = generator.randrange(len(data) + 1)
-            byte = generator.choice(
-                [b"\xff", b"\x00", b"\xc3", *(bytes([c]) for c in b"\t\n\r#-.:|_012389+ >=x")]
-            )
+            byte = generator.choice([b"\xff", b"\x00", b"\xc3", *(bytes([c]) for c in b"\t\n\r#-.:|_012389+ >=x")])
             data = data[:at] + byte + data[at + generator.randint(0, 1) :]
             continue
         parts = data.split(separator)
@@ -74,3 +81,29 @@ def damaged(text: str, generator: random.Random) -> bytes:
             parts = parts[: first + 1]
         data = separator.join(parts)
     return data
+
+
+@contextmanager
+def refused_at(place: str, words: Sequence[str]):
+    """What is done raises an error that begins with the place and has the words."""
+    with pytest.raises(ConfigurationError) as error:
+        yield
+    assert str(error.value).startswith(place)
+    for word in words:
+        assert word in str(error.value)
+
+
+def damage_is_refused(text: str, path: Path, read: Callable[[str], Iterable], number: int, *places: str) -> None:
+    """
+    Of many damaged files, some can be read and more than half cannot; the errors name the file (or one of `places`).
+    """
+    generator = random.Random(0)
+    refused = 0
+    for _ in range(number):
+        path.write_bytes(damaged(tabbed(text), generator))
+        try:
+            list(read(str(path)))
+        except ConfigurationError as error:
+            assert str(error).startswith((f"{path}:", *places))
+            refused += 1
+    assert number / 2 < refused < number
