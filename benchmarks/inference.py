@@ -380,13 +380,16 @@ def peak_memory(prepare: Callable[[Inputs], Prepared], batch_size: int, length: 
     """
     The most memory that one call holds beyond its inputs, its result included, in a process of its own: `bytes`, or
     `more_than` if there was not enough.
+
+    # Parameters
+
+    prepare : `Callable[[Inputs], Prepared]`
+    batch_size, length : `int`
     """
     limit = int(0.8 * available_memory())
     receiver, sender = multiprocessing.get_context("fork").Pipe(duplex=False)
 
     def measure() -> None:
-        # Compiled code is loaded and allocators are started by the first call.
-        prepare(Inputs(2, length))[0]()
         run, _ = prepare(Inputs(batch_size, length))
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
@@ -686,10 +689,11 @@ def main() -> None:
         operation.name: [name for name in operation.implementations if name in present] for operation in OPERATIONS
     }
 
-    # First, while the heap is small and autograd has not started.
+    # First, while the heap is small, but after code is loaded, which a first call does.
     memory = []
     for operation in OPERATIONS:
         for name in names[operation.name]:
+            operation.implementations[name](Inputs(2, largest[1]))[0]()
             entry = peak_memory(operation.implementations[name], *largest)
             memory.append(
                 {
