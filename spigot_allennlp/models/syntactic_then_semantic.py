@@ -10,7 +10,7 @@ from allennlp.nn import InitializerApplicator
 
 from spigot_allennlp.estimators import Estimator
 from spigot_allennlp.functional.trees import arcs_from_heads, heads_from_arcs, legal_arcs
-from spigot_allennlp.metrics import DependencyGraphF1, MaskedMean, TreeScores
+from spigot_allennlp.metrics import DependencyGraphF1, EstimatorDiagnostics, TreeScores
 from spigot_allennlp.models.syntactic_parser import SyntacticParser, readable_trees
 from spigot_allennlp.modules import (
     ArcLabeler,
@@ -126,9 +126,7 @@ class SyntacticThenSemantic(Model):
 
         self._graph_f1 = DependencyGraphF1()
         self._tree_scores = TreeScores()
-        self._diagnostics = {name: MaskedMean() for name in self.estimator.diagnostics}
-        # Some are known once the backward pass has run, so that they are counted afterwards.
-        self._pending_diagnostics: Dict[str, torch.Tensor] = {}
+        self._diagnostics = EstimatorDiagnostics(self.estimator.diagnostics)
         initializer(self)
 
     def _check_parser(self) -> None:
@@ -193,7 +191,6 @@ class SyntacticThenSemantic(Model):
             `sentence_id`, `words`, `tops`, `arcs` (each with dependent, head, label and probability; words count
             from 1), and with syntax `heads` and `deprels`.
         """
-        self._count_diagnostics()
         states, mask = self.text_encoder(tokens)
         words = mask[:, 1:]
         gold_heads = None if head_indices is None else with_root(head_indices, -1, words)
@@ -218,7 +215,7 @@ class SyntacticThenSemantic(Model):
                 return self._output({}, None, metadata, syntactic_loss)
             estimate = self.estimator(scores, mask, self.structure, downstream)
             tree, outputs, instance_loss = estimate.structure, estimate.outputs, estimate.instance_loss
-            self._pending_diagnostics = estimate.diagnostics
+            self._diagnostics(estimate.diagnostics)
             if self.training:
                 heads = heads_from_arcs(tree.detach())
             else:
@@ -376,19 +373,13 @@ class SyntacticThenSemantic(Model):
         `labeled_f1` and `unlabeled_f1` of the graph; with predicted syntax `uas`, `las` and `tree_depth`. Kept off the
         progress bar by their `_`: precision, recall and exact match, and in training the estimator's diagnostics.
         """
-        self._count_diagnostics()
         graph = self._graph_f1.get_metric(reset)
         metrics = {name if name.endswith("_f1") else f"_{name}": value for name, value in graph.items()}
         if self.syntax == "predicted":
             metrics.update(self._tree_scores.get_metric(reset))
             if self.training:
-                metrics.update({f"_{name}": mean.get_metric(reset) for name, mean in self._diagnostics.items()})
+                metrics.update(self._diagnostics.get_metric(reset))
         return metrics
-
-    def _count_diagnostics(self) -> None:
-        for name, values in self._pending_diagnostics.items():
-            self._diagnostics[name](values, ~values.isnan())
-        self._pending_diagnostics = {}
 
 
 def _labeled_arcs(arcs: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
