@@ -130,8 +130,8 @@ def main() -> None:
     sections = {
         "Bars": bars_table(bars),
         "Runs": table(["sentences", "seconds", "CPU seconds", "peak MB"], rows)
-        + f"\n{rate('seconds'):.0f} sentences/s ({rate('cpu_seconds'):.0f} per second of CPU), starting up not counted, in "
-        + f"batches of {arguments.batch_size}.\n",
+        + f"\n{rate('seconds'):.0f} sentences/s ({rate('cpu_seconds'):.0f} per second of CPU) in batches of "
+        + f"{arguments.batch_size}, starting up not counted.\n",
     }
     write(arguments.out, "prediction", "Prediction", results, sections)
 
