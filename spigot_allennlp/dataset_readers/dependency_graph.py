@@ -4,7 +4,7 @@ One sentence with its dependency tree and its dependency graph: what the readers
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from allennlp.common.checks import ConfigurationError
 from allennlp.data import Token
@@ -92,6 +92,14 @@ class DependencyGraph:
 
     def __len__(self) -> int:
         return len(self.words)
+
+    def to_json(self) -> dict[str, Any]:
+        """
+        What AllenNLP writes where it writes whole batches (`allennlp evaluate --predictions-output-file`). Arcs are
+        triples, as JSON knows no tuples for keys.
+        """
+        arcs = None if self.arcs is None else [[*arc, label] for arc, label in sorted(self.arcs.items())]
+        return {**vars(self), "arcs": arcs}
 
     @classmethod
     def from_tokens(cls, tokens: Sequence[Union[str, Token]]) -> "DependencyGraph":
