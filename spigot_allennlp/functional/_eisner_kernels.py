@@ -22,6 +22,10 @@ have no arcs and govern nothing.
 import math
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from spigot_allennlp.functional._lanes import (
     add,
@@ -42,7 +46,7 @@ from spigot_allennlp.functional._lanes import (
     store_index,
     where_greater,
 )
-from spigot_allennlp.functional.runtime import FORBIDDEN
+from spigot_allennlp.functional.runtime import FORBIDDEN, kernel
 
 
 @lane_kernel
@@ -185,6 +189,110 @@ def argmax(scores, order, lengths, single_root, start, stop, charts, indices, he
                 stack[size + 1] = low, r
                 stack[size + 2] = high, r + 1
                 size += 3
+
+
+@intrinsic
+def _larger(typing_context, a, b):
+    """The larger of two numbers, neither of them NaN: LLVM vectorises it, as it does not with `max`."""
+
+    def generate(context, builder, signature, arguments):
+        double = ir.DoubleType()
+        function_type = ir.FunctionType(double, [double, double])
+        function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.maxnum.f64")
+        return builder.call(function, arguments, fastmath=("nnan", "nsz"))
+
+    return types.float64(types.float64, types.float64), generate
+
+
+@kernel(fastmath=set())
+def _where_highest(left, right, low, high):
+    """The lowest `r` in `[low, high)` with the highest `left[r] + right[r]`."""
+    where = low
+    highest = left[low] + right[low]
+    for r in range(low + 1, high):
+        value = left[r] + right[r]
+        if value > highest:
+            highest = value
+            where = r
+    return where
+
+
+@kernel(fastmath=set())
+def best_heads(scores, single_root, charts, heads):
+    """
+    `argmax` for one sentence in float64, without lanes: for callers that have one at a time. Ties are broken
+    in the same way, but `r` and `m` are only looked for where the best tree needs them.
+
+    # Parameters
+
+    scores : `np.ndarray`
+        `(tokens, tokens)` or larger, free of NaN.
+    charts : `np.ndarray`
+        `(4, tokens, tokens)` or larger, to work in.
+    heads : `np.ndarray`
+        `(tokens,)`, output; written at the words only.
+    """
+    tokens = len(heads)
+    if tokens < 2:
+        return
+    arcs, complete, complete_t, incomplete = charts[0], charts[1], charts[2], charts[3]
+    complete[0, 0] = 0.0
+    for j in range(1, tokens):
+        complete[j, j] = complete_t[j, j] = 0.0
+        # As in `_subtract_maxima`.
+        highest = FORBIDDEN / 2
+        for i in range(tokens):
+            if i != j:
+                highest = max(highest, scores[j, i])
+        for i in range(tokens):
+            arcs[j, i] = max(scores[j, i] - highest, FORBIDDEN)
+    for j in range(1, tokens):
+        complete_j, complete_t_j, incomplete_j = complete[j], complete_t[j], incomplete[j]
+        shifted_j = complete_j[1:]
+        # Unsigned, as LLVM vectorises only where no index can count from the end.
+        last = np.uint64(j)
+        for i in range(j - 1, 0, -1):
+            complete_i, complete_t_i, incomplete_i = complete[i], complete_t[i], incomplete[i]
+            joined, right, left = complete_j[i + 1], -np.inf, -np.inf
+            for r in range(np.uint64(i + 1), last):
+                joined = _larger(joined, complete_i[r] + shifted_j[r])
+                right = _larger(right, incomplete_i[r] + complete_t_j[r])
+                left = _larger(left, incomplete_j[r] + complete_t_i[r])
+            arc = joined + arcs[j, i]
+            incomplete[i, j] = arc
+            complete[i, j] = complete_t[j, i] = max(right, arc)
+            arc = joined + arcs[i, j]
+            incomplete[j, i] = arc
+            complete[j, i] = complete_t[i, j] = max(left, arc)
+        complete_i, incomplete_i = complete[0], incomplete[0]
+        joined, right = complete_j[1], -np.inf
+        for r in range(np.uint64(1), last):
+            if not single_root:
+                joined = _larger(joined, complete_i[r] + shifted_j[r])
+            right = _larger(right, incomplete_i[r] + complete_t_j[r])
+        arc = joined + arcs[j, 0]
+        incomplete[0, j] = arc
+        complete[0, j] = complete_t[j, 0] = max(right, arc)
+
+    stack = np.empty((2 * tokens + 2, 2), np.int64)
+    stack[0] = 0, tokens - 1
+    size = 1
+    while size > 0:
+        size -= 1
+        head, end = stack[size]
+        if head == end:
+            continue
+        first = head + 1 if head < end else end
+        last = end + 1 if head < end else head
+        word = _where_highest(incomplete[head], complete_t[end], first, last)
+        heads[word] = head
+        low, high = min(head, word), max(head, word)
+        last = 1 if low == 0 and single_root else high
+        r = _where_highest(complete[low], complete[high, 1:], low, last)
+        stack[size] = word, end
+        stack[size + 1] = low, r
+        stack[size + 2] = high, r + 1
+        size += 3
 
 
 # ----------------------------------------------------------------------------------------------------------

@@ -162,18 +162,25 @@ def _any_tree(heads):
 
 
 @kernel
+def best_heads(scores, single_root, heads):
+    """The best tree of one sentence: `heads`, `(tokens,)`, given as -1; `scores` may be padded."""
+    size = len(heads)
+    if size < 2:
+        return
+    rows = np.empty((2 * size, size))
+    links = np.empty((9, 2 * size), np.int64)
+    values = np.empty(2 * size)
+    _read_arcs(scores, rows[:size])
+    if not _maximum_arborescence(rows, single_root, heads, links, values):
+        _any_tree(heads)
+
+
+@kernel
 def best_tree(scores, lengths, single_root, heads, start, stop):
     """Fill `heads` (batch, tokens), given as -1, with the best tree."""
     for b in range(start, stop):
         size = lengths[b] + 1
-        if size == 1:
-            continue
-        rows = np.empty((2 * size, size))
-        links = np.empty((9, 2 * size), np.int64)
-        values = np.empty(2 * size)
-        _read_arcs(scores[b], rows[:size])
-        if not _maximum_arborescence(rows, single_root, heads[b, :size], links, values):
-            _any_tree(heads[b, :size])
+        best_heads(scores[b], single_root, heads[b, :size])
 
 
 @kernel

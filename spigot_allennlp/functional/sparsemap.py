@@ -4,6 +4,8 @@ Exact Euclidean projection onto the convex hull of a set of structures that is k
 for this case).
 """
 
+import hashlib
+import inspect
 import sys
 import warnings
 from collections.abc import Callable
@@ -12,7 +14,10 @@ from typing import NamedTuple, Optional
 import numpy as np
 import torch
 
+from spigot_allennlp.functional import _eisner_kernels, _spanning_tree_kernels
+from spigot_allennlp.functional.eisner import projective_heads
 from spigot_allennlp.functional.runtime import FORBIDDEN, from_numpy, kernel, parallel_for, to_numpy
+from spigot_allennlp.functional.spanning_tree import nonprojective_heads
 
 Oracle = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -22,6 +27,9 @@ _DEPENDENT = 1e-9
 
 # A duality gap below this share of the sum of the absolute values that it is computed from is rounding.
 _ROUNDING = 1e-14
+
+# So many numbers of the point (16 MiB) are projected at once, which bounds the memory for active sets.
+_CHUNK = 2**21
 
 
 class ActiveSet(NamedTuple):
@@ -69,6 +77,11 @@ class _State(NamedTuple):
     factor: np.ndarray  # (B, V, V)
     ones: np.ndarray  # (B, V): R^-T e
     targets: np.ndarray  # (B, V): R^-T b
+    offset: np.ndarray  # (B,): subtracted from all of b, against rounding
+    value: np.ndarray  # (B,): <residual, projection>
+    gap: np.ndarray  # (B,): the duality gap
+    refined: np.ndarray  # (B,): whether `_refine` came last
+    converged: np.ndarray  # (B,)
 
 
 @kernel
@@ -81,18 +94,36 @@ def _new_state(batch_size, num_vertices, max_parts):
         np.empty((batch_size, num_vertices, num_vertices)),
         np.empty((batch_size, num_vertices)),
         np.empty((batch_size, num_vertices)),
+        np.zeros(batch_size),
+        np.zeros(batch_size),
+        np.zeros(batch_size),
+        np.zeros(batch_size, dtype=np.bool_),
+        np.zeros(batch_size, dtype=np.bool_),
     )
 
 
-def _grown(state: _State, num_vertices: int, max_parts: int) -> _State:
+@kernel
+def _grown(state, num_vertices, max_parts):
     """The same state with room for more vertices, or for more parts a vertex."""
-    old_batch, old_vertices, old_parts = state.parts.shape
-    larger = _new_state(old_batch, num_vertices, max_parts)
-    larger.parts[:, :old_vertices, :old_parts] = state.parts
-    larger.factor[:, :old_vertices, :old_vertices] = state.factor
-    larger.num_vertices[:] = state.num_vertices
-    for name in ("num_parts", "weights", "ones", "targets"):
-        getattr(larger, name)[:, :old_vertices] = getattr(state, name)
+    batch_size = len(state.num_vertices)
+    larger = _new_state(batch_size, num_vertices, max_parts)
+    for row in range(batch_size):
+        size = state.num_vertices[row]
+        for i in range(size):
+            larger.num_parts[row, i] = state.num_parts[row, i]
+            for part in range(state.num_parts[row, i]):
+                larger.parts[row, i, part] = state.parts[row, i, part]
+            for j in range(i, size):
+                larger.factor[row, i, j] = state.factor[row, i, j]
+            larger.weights[row, i] = state.weights[row, i]
+            larger.ones[row, i] = state.ones[row, i]
+            larger.targets[row, i] = state.targets[row, i]
+        larger.num_vertices[row] = size
+        larger.offset[row] = state.offset[row]
+        larger.value[row] = state.value[row]
+        larger.gap[row] = state.gap[row]
+        larger.refined[row] = state.refined[row]
+        larger.converged[row] = state.converged[row]
     return larger
 
 
@@ -132,12 +163,14 @@ def _append(state, row, parts, target, member):
     if square < _DEPENDENT:
         return False
     pivot = np.sqrt(square)
-    factor[:position, position] = column
+    for i in range(position):
+        factor[i, position] = column[i]
     factor[position, position] = pivot
     state.ones[row, position] = one / pivot
     state.targets[row, position] = target / pivot
     state.weights[row, position] = 0.0
-    state.parts[row, position, :size] = parts[:size]
+    for i in range(size):
+        state.parts[row, position, i] = parts[i]
     state.num_parts[row, position] = size
     state.num_vertices[row] += 1
     return True
@@ -150,7 +183,8 @@ def _remove(state, row, position):
     last = state.num_vertices[row] - 1
     for vertex in range(position, last):
         size = state.num_parts[row, vertex + 1]
-        state.parts[row, vertex, :size] = state.parts[row, vertex + 1, :size]
+        for i in range(size):
+            state.parts[row, vertex, i] = state.parts[row, vertex + 1, i]
         state.num_parts[row, vertex] = size
         state.weights[row, vertex] = state.weights[row, vertex + 1]
     for i in range(last + 1):
@@ -221,7 +255,9 @@ def _descend(state, row):
                     step = ratio
                     blocking = i
         if blocking < 0:
-            weights[:size] = solution[:size] / solution[:size].sum()
+            total = solution[:size].sum()
+            for i in range(size):
+                weights[i] = solution[i] / total
             return True
         for i in range(size):
             weights[i] += step * (solution[i] - weights[i])
@@ -267,96 +303,195 @@ def _refine(state, row, residual):
 @kernel
 def _residual(state, row, point, residual):
     """Fills in `residual = point - sum_i w_i y_i` and returns `<residual, sum_i w_i y_i>`."""
-    residual[:] = point
+    residual[:] = 0.0
     for vertex in range(state.num_vertices[row]):
         weight = state.weights[row, vertex]
         for i in range(state.num_parts[row, vertex]):
-            residual[state.parts[row, vertex, i]] -= weight
+            residual[state.parts[row, vertex, i]] += weight
     value = 0.0
-    for vertex in range(state.num_vertices[row]):
-        size = state.num_parts[row, vertex]
-        value += state.weights[row, vertex] * _score(residual, state.parts[row, vertex, :size])[0]
+    for part in range(len(residual)):
+        projection = residual[part]
+        residual[part] = point[part] - projection
+        # The others may be forbidden: -inf.
+        value += projection * residual[part] if projection > 0.0 else 0.0
     return value
 
 
+class _Outcome(NamedTuple):
+    """See `ActiveSet`; all `(B,)`."""
+
+    num_vertices: np.ndarray
+    gaps: np.ndarray
+    iterations: np.ndarray
+    converged: np.ndarray
+
+
 @kernel
-def _iterate(
-    state,
-    rows,
-    points,
-    offsets,
-    candidates,
-    residuals,
-    values,
-    gaps,
-    refined,
-    converged,
-    tolerance,
-    judge_only,
-    finished,
-    start,
-    stop,
-):
+def _advance(state, row, point, candidate, residual, tolerance, judge_only, member):
     """
-    One iteration for the instances `rows[start:stop]`: judge the argmax `candidates` of their `residuals`,
-    whose value at the present projection is `values`; then finish, or take it into the active set and write
-    the next residual.
+    One iteration for one instance: judge `candidate`, the argmax of its residual (of the point itself, where
+    there is no vertex yet). Then take it into the active set and write the next residual, or return true if
+    that was the last. `member`: scratch for `_append`.
     """
+    score, magnitude = _score(residual, candidate)
+    if state.num_vertices[row] == 0:
+        if score == -np.inf:
+            state.converged[row] = True
+            return True
+        state.offset[row] = score
+    else:
+        state.gap[row] = max(score - state.value[row], 0.0)
+        state.converged[row] = state.gap[row] <= max(tolerance, _ROUNDING * magnitude)
+        if state.converged[row] or judge_only:
+            return True
+    target = _score(point, candidate)[0] - state.offset[row]
+    if _append(state, row, candidate, target, member) and _descend(state, row):
+        state.refined[row] = False
+    elif not state.refined[row]:
+        _refine(state, row, residual)
+        state.refined[row] = True
+    else:
+        return True
+    state.value[row] = _residual(state, row, point, residual)
+    return False
+
+
+@kernel
+def _advance_all(
+    state, rows, points, candidates, residuals, tolerance, judge_only, finished, start, stop
+):  # fmt: skip
+    """`_advance` for the instances `rows[start:stop]`."""
     member = np.zeros(points.shape[1], dtype=np.bool_)
     for k in range(start, stop):
         row = rows[k]
-        score, magnitude = _score(residuals[k], candidates[k])
-        if state.num_vertices[row] == 0:
-            if score == -np.inf:
-                converged[row] = finished[k] = True
-                continue
-            offsets[row] = score
-        else:
-            gaps[row] = max(score - values[row], 0.0)
-            converged[row] = gaps[row] <= max(tolerance, _ROUNDING * magnitude)
-            if converged[row] or judge_only:
-                finished[k] = True
-                continue
-        target = _score(points[row], candidates[k])[0] - offsets[row]
-        if _append(state, row, candidates[k], target, member) and _descend(state, row):
-            refined[row] = False
-        elif not refined[row]:
-            _refine(state, row, residuals[k])
-            refined[row] = True
-        else:
-            finished[k] = True
-            continue
-        values[row] = _residual(state, row, points[row], residuals[k])
+        finished[k] = _advance(
+            state, row, points[row], candidates[k], residuals[k], tolerance, judge_only, member
+        )
 
 
 @kernel
-def _add_vertices(parts, weights, total):
-    """`total[row] += sum_i weights[row, i] y_i`, for all rows."""
-    for row in range(len(parts)):
-        for vertex in range(parts.shape[1]):
-            for part in parts[row, vertex]:
+def _with_room(array, size):
+    """The array, or a copy with twice the rows that are asked for."""
+    if size <= len(array):
+        return array
+    larger = np.empty((2 * size, *array.shape[1:]), array.dtype)
+    for i, number in enumerate(array.flat):
+        larger.flat[i] = number
+    return larger
+
+
+def _tree_kernel(function: Callable) -> Callable:
+    """numba's cache does not notice changes of kernels in other files: its key must change with them."""
+    sources = "".join(inspect.getsource(module) for module in (_eisner_kernels, _spanning_tree_kernels))
+    function.__qualname__ += "_" + hashlib.sha256(sources.encode()).hexdigest()[:8]
+    return kernel(function)
+
+
+@_tree_kernel
+def _project_trees(
+    points, sizes, projective, single_root, initial, max_iterations, tolerance, outcome, start, stop
+):  # fmt: skip
+    """
+    All iterations for the sentences from `start` to `stop`, one sentence after the other.
+
+    # Parameters
+
+    points : `np.ndarray`
+        `(batch, tokens, tokens)`.
+    sizes : `np.ndarray`
+        `(batch,)`: the numbers of tokens with ROOT.
+    initial : `np.ndarray`
+        `(batch, S)`: the parts of vertices to start from; `(batch, 0)` for the argmax of the points.
+    outcome : `_Outcome`
+        Output.
+
+    # Returns
+
+    `Tuple[np.ndarray, np.ndarray]`
+        The active sets one after the other: `(vertices, S)`, parts, and `(vertices,)`, weights.
+    """
+    tokens = points.shape[1]
+    points = points.reshape(len(points), tokens * tokens)
+    charts = np.empty((4, tokens, tokens))
+    heads = np.full(tokens, -1)
+    tree = np.full(max(tokens - 1, 1), -1)
+    residual = np.empty(points.shape[1])
+    member = np.zeros(points.shape[1], dtype=np.bool_)
+    state = _new_state(1, 16, max(len(tree), initial.shape[1]))
+    # Not the literal, for which numba would compile all that it calls once more.
+    only = np.int64(0)
+    parts = np.empty((0, state.parts.shape[2]), dtype=np.int32)
+    weights = np.empty(0)
+    total = 0
+    for row in range(start, stop):
+        size = max(sizes[row], 1)
+        state.num_vertices[only] = 0
+        state.gap[only] = 0.0
+        state.refined[only] = state.converged[only] = False
+        for part in range(len(residual)):
+            residual[part] = points[row, part]
+        tree[:] = -1
+        for iteration in range(max_iterations + 1):
+            outcome.iterations[row] = iteration
+            candidate = initial[row]
+            if iteration > 0 or len(candidate) == 0:
+                scores = residual.reshape(tokens, tokens)
+                if projective:
+                    _eisner_kernels.best_heads(scores, single_root, charts, heads[:size])
+                else:
+                    _spanning_tree_kernels.best_heads(scores, single_root, heads[:size])
+                for word in range(1, size):
+                    tree[word - 1] = word * tokens + heads[word]
+                candidate = tree
+            _, num_vertices, max_parts = state.parts.shape
+            if state.num_vertices[only] == num_vertices:
+                state = _grown(state, 2 * num_vertices, max_parts)
+            last = iteration == max_iterations
+            if _advance(state, only, points[row], candidate, residual, tolerance, last, member):
+                break
+        outcome.gaps[row] = state.gap[only]
+        outcome.converged[row] = state.converged[only]
+        outcome.num_vertices[row] = state.num_vertices[only]
+        parts = _with_room(parts, total + state.num_vertices[only])
+        weights = _with_room(weights, total + state.num_vertices[only])
+        for vertex in range(state.num_vertices[only]):
+            for i in range(parts.shape[1]):
+                in_use = i < state.num_parts[only, vertex]
+                parts[total, i] = state.parts[only, vertex, i] if in_use else -1
+            weights[total] = state.weights[only, vertex]
+            total += 1
+    return parts[:total], weights[:total]
+
+
+@kernel
+def _add_vertices(firsts, parts, weights, totals):
+    """`totals[row] += sum_i weights[i] y_i` over the vertices of each row."""
+    for row in range(len(totals)):
+        for vertex in range(firsts[row], firsts[row + 1]):
+            for part in parts[vertex]:
                 if part < 0:
                     break
-                total[row, part] += weights[row, vertex]
+                totals[row, part] += weights[vertex]
 
 
 @kernel
-def _span_coefficients(parts, weights, vectors, coefficients, start, stop):
+def _span_coefficients(firsts, parts, vectors, coefficients, start, stop):
     """
-    For each row, coefficients that sum to 0 of the vertices of positive weight: together they make the
-    nearest point to the vector in the span of the vertices' differences.
+    For each row, coefficients that sum to 0 of its vertices, those from `firsts[row]` to `firsts[row + 1]`:
+    together they make the nearest point to the vector in the span of the vertices' differences.
     """
     member = np.zeros(vectors.shape[1], dtype=np.bool_)
-    _, num_vertices, max_parts = parts.shape
-    state = _new_state(1, num_vertices, max_parts)
+    most = 1
+    for row in range(start, stop):
+        most = max(most, firsts[row + 1] - firsts[row])
+    state = _new_state(1, most, parts.shape[1])
     for row in range(start, stop):
         state.num_vertices[0] = 0
-        for vertex in range(num_vertices):
-            if weights[row, vertex] > 0:
-                target = _score(vectors[row], parts[row, vertex])[0]
-                _append(state, 0, parts[row, vertex], target, member)
-        if state.num_vertices[0] > 0:
-            _solve(state, 0, state.targets[0], 0.0, coefficients[row])
+        first, last = firsts[row], firsts[row + 1]
+        for vertex in range(first, last):
+            _append(state, 0, parts[vertex], _score(vectors[row], parts[vertex])[0], member)
+        if first < last:
+            _solve(state, 0, state.targets[0], 0.0, coefficients[first:last])
 
 
 def _in_tasks(function: Callable, num_rows: int, *arguments) -> None:
@@ -375,13 +510,34 @@ def _part_indices(vertices: torch.Tensor) -> np.ndarray:
     return indices
 
 
+class _HeadOracle:
+    """See `head_oracle`. Both functions that it may be made of also have a compiled route, `_project_trees`."""
+
+    def __init__(
+        self,
+        best_heads: Callable[[torch.Tensor, torch.Tensor, bool], torch.Tensor],
+        mask: torch.Tensor,
+        single_root: bool,
+    ) -> None:
+        self.best_heads = best_heads
+        self.mask = mask
+        self.single_root = single_root
+
+    def __call__(self, scores: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        heads = self.best_heads(scores, self.mask[rows], self.single_root)
+        first_arcs = torch.arange(heads.size(1), device=heads.device) * heads.size(1)
+        # Without ROOT, so that the words' arcs come first and then the padding.
+        return torch.where(heads >= 0, first_arcs + heads, -1)[:, 1:]
+
+
 def head_oracle(
     best_heads: Callable[[torch.Tensor, torch.Tensor, bool], torch.Tensor],
     mask: torch.Tensor,
     single_root: bool,
 ) -> Oracle:
     """
-    The oracle over dependency trees for points `(batch, dependents, heads)`.
+    The oracle over dependency trees for points `(batch, dependents, heads)`. `active_set` does not call it, but
+    iterates in compiled code, a sentence at a time.
 
     # Parameters
 
@@ -391,14 +547,7 @@ def head_oracle(
         `(batch, tokens)`.
     single_root : `bool`
     """
-    first_arcs = torch.arange(mask.size(1), device=mask.device) * mask.size(1)
-
-    def oracle(scores: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        heads = best_heads(scores, mask[rows], single_root)
-        # Without ROOT, so that the words' arcs come first and then the padding.
-        return torch.where(heads >= 0, first_arcs + heads, -1)[:, 1:]
-
-    return oracle
+    return _HeadOracle(best_heads, mask, single_root)
 
 
 def active_set(
@@ -439,24 +588,134 @@ def active_set(
 
     `ActiveSet`
     """
+    solution = _project(point, oracle, max_iterations, tolerance, initial)
+    counts, *outcome = solution.outcome
+    active = np.arange(max(counts.max(initial=0), 1)) < counts[:, None]
+    weights = np.zeros(active.shape)
+    weights[active] = solution.weights
+    parts = np.full((*active.shape, solution.parts.shape[1]), -1)
+    parts[active] = solution.parts
+    return ActiveSet(
+        solution.projection, *(from_numpy(array, like=point) for array in (weights, parts, *outcome))
+    )
+
+
+class _Solution(NamedTuple):
+    """What `ActiveSet` tells, with the vertices of all instances one after the other."""
+
+    projection: torch.Tensor
+    firsts: np.ndarray  # (B + 1,): where the vertices of each instance begin, and their number
+    parts: np.ndarray  # (vertices, S)
+    weights: np.ndarray  # (vertices,), all positive
+    outcome: _Outcome
+
+
+def _project(
+    point: torch.Tensor,
+    oracle: Oracle,
+    max_iterations: int,
+    tolerance: float,
+    initial: Optional[torch.Tensor],
+    keep_vertices: bool = True,
+) -> _Solution:
+    """See `active_set`. Without `keep_vertices` there are none in the result."""
     if max_iterations < 1:
         raise ValueError(f"max_iterations must be at least 1, got {max_iterations}")
     if not (point < float("inf")).all():
         raise ValueError("the point to project contains NaN or +inf")
-    batch_size, shape = len(point), point.shape[1:]
-    points = point.detach().double().masked_fill(point <= FORBIDDEN, -float("inf"))
-    points = to_numpy(points).reshape(batch_size, shape.numel())
+    trees = isinstance(oracle, _HeadOracle) and oracle.best_heads in (projective_heads, nonprojective_heads)
+    iterate = _iterate_over_trees if trees else _iterate_in_rounds
+    batch_size = len(point)
+    initial_parts = None if initial is None else _part_indices(initial)
+    projection = torch.empty(point.shape, dtype=point.dtype, device=point.device)
+    outcome = _Outcome(*(np.zeros(batch_size, dtype) for dtype in (np.int64, np.float64, np.int64, np.bool_)))
+    kept = []
+    step = max(_CHUNK // max(point[:1].numel(), 1), 1)
+    for start in range(0, max(batch_size, 1), step):
+        rows = slice(start, start + step)
+        points = point[rows].detach().double()
+        points = to_numpy(points.masked_fill(points <= FORBIDDEN, -float("inf")))
+        first = None if initial_parts is None else initial_parts[rows]
+        part = _Outcome(*(array[rows] for array in outcome))
+        parts, weights = iterate(points, oracle, rows, point.device, first, max_iterations, tolerance, part)
+        mean = np.zeros((len(points), points[:1].size))
+        _add_vertices(_firsts(part.num_vertices), parts, weights, mean)
+        projection[rows] = torch.from_numpy(mean).view(points.shape)
+        if keep_vertices:
+            kept.append((parts, weights))
+    if not outcome.converged.all():
+        missed = ~outcome.converged
+        _report(outcome.gaps[missed].max(), outcome.iterations[missed].max(), tolerance)
+    if not keep_vertices:
+        return _Solution(projection, np.zeros(batch_size + 1, np.int64), *_NO_VERTICES, outcome)
 
-    def ask(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        scores, rows = torch.from_numpy(scores).view(-1, *shape), torch.from_numpy(rows)
+    firsts = _firsts(outcome.num_vertices)
+    all_parts = np.full((firsts[-1], max(parts.shape[1] for parts, _ in kept)), -1, np.int32)
+    vertex = 0
+    for parts, _ in kept:
+        all_parts[vertex : vertex + len(parts), : parts.shape[1]] = parts
+        vertex += len(parts)
+    return _Solution(projection, firsts, all_parts, np.concatenate([weights for _, weights in kept]), outcome)
+
+
+_NO_VERTICES = np.empty((0, 0), dtype=np.int32), np.empty(0)
+
+
+def _firsts(counts: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], counts.cumsum()])
+
+
+def _iterate_over_trees(points, oracle, rows, device, initial, max_iterations, tolerance, outcome):
+    """See `_project_trees`; the others' signature."""
+    sizes = to_numpy(oracle.mask[rows].sum(-1))
+    which = oracle.best_heads is projective_heads, oracle.single_root
+    if initial is None:
+        initial = np.empty((len(points), 0), dtype=np.int64)
+    found = {}
+
+    def run(start: int, stop: int) -> None:
+        found[start] = _project_trees(
+            points, sizes, *which, initial, max_iterations, tolerance, outcome, start, stop
+        )
+
+    parallel_for(run, len(points))
+    active_sets = [found[start] for start in sorted(found)] or [_NO_VERTICES]
+    parts, weights = zip(*active_sets, strict=True)
+    return np.concatenate(parts), np.concatenate(weights)
+
+
+def _iterate_in_rounds(points, oracle, rows, device, initial, max_iterations, tolerance, outcome):
+    """
+    The iterations for any oracle: each round asks for one vertex of all instances that are not finished.
+
+    # Parameters
+
+    points : `np.ndarray`
+        `(batch, ...)`.
+    rows : `slice`
+        Which of the oracle's instances they are.
+    device : `torch.device`
+        Where the oracle is asked.
+    initial : `np.ndarray` or `None`
+        `(batch, S)`: the parts of vertices to start from.
+    outcome : `_Outcome`
+        Output.
+
+    # Returns
+
+    `Tuple[np.ndarray, np.ndarray]`
+        As `_project_trees`.
+    """
+    batch_size, shape = len(points), points.shape[1:]
+    points = points.reshape(batch_size, points[:1].size)
+
+    def ask(scores: np.ndarray, unfinished: np.ndarray) -> np.ndarray:
+        scores = torch.from_numpy(scores).view(-1, *shape).to(device)
         with torch.no_grad():
-            return _part_indices(oracle(scores.to(point.device), rows.to(point.device)))
+            return _part_indices(oracle(scores, torch.from_numpy(rows.start + unfinished).to(device)))
 
-    rows, residuals = np.arange(batch_size), points.copy()
-    offsets, values, gaps = np.zeros((3, batch_size))
-    refined, converged = np.zeros((2, batch_size), dtype=np.bool_)
-    iterations = np.zeros(batch_size, dtype=np.int64)
-    candidates = ask(points, rows) if initial is None else _part_indices(initial)
+    unfinished, residuals = np.arange(batch_size), points.copy()
+    candidates = ask(points, unfinished) if initial is None else initial
     state = _new_state(batch_size, 16, candidates.shape[1])
     for iteration in range(max_iterations + 1):
         _, num_vertices, max_parts = state.parts.shape
@@ -464,30 +723,22 @@ def active_set(
             state = _grown(state, num_vertices, candidates.shape[1])
         if iteration >= num_vertices and state.num_vertices.max() == num_vertices:
             state = _grown(state, 2 * num_vertices, max_parts)
-        finished = np.zeros(len(rows), dtype=np.bool_)
-        batch = (state, rows, points, offsets, candidates, residuals, values, gaps, refined, converged)
-        how = (tolerance, iteration == max_iterations, finished)
-        _in_tasks(_iterate, len(rows), *batch, *how)
+        finished = np.zeros(len(unfinished), dtype=np.bool_)
+        batch = (state, unfinished, points, candidates, residuals)
+        _in_tasks(_advance_all, len(unfinished), *batch, tolerance, iteration == max_iterations, finished)
         if finished.any():
-            rows, residuals = rows[~finished], residuals[~finished]
-        if not len(rows):
+            unfinished, residuals = unfinished[~finished], residuals[~finished]
+        if not len(unfinished):
             break
-        candidates = ask(residuals, rows)
-        iterations[rows] += 1
-
-    active = max(state.num_vertices.max(initial=0), 1)
-    weights, parts = state.weights[:, :active], state.parts[:, :active].astype(np.int64)
-    weights[np.arange(active) >= state.num_vertices[:, None]] = 0.0
-    parts[np.arange(parts.shape[2]) >= state.num_parts[:, :active, None]] = -1
-    parts[weights == 0] = -1
-    projection = np.zeros_like(points)
-    _add_vertices(parts, weights, projection)
-    if not converged.all():
-        _report(gaps[~converged].max(), iterations[~converged].max(), tolerance)
-    return ActiveSet(
-        from_numpy(projection, like=point, dtype=point.dtype).view(point.shape),
-        *(from_numpy(array, like=point) for array in (weights, parts, gaps, iterations, converged)),
-    )
+        candidates = ask(residuals, unfinished)
+        outcome.iterations[unfinished] += 1
+    outcome.num_vertices[:], outcome.gaps[:], outcome.converged[:] = (
+        state.num_vertices, state.gap, state.converged
+    )  # fmt: skip
+    active = np.arange(state.parts.shape[1]) < state.num_vertices[:, None]
+    parts = state.parts[active]
+    parts[np.arange(parts.shape[1]) >= state.num_parts[active][:, None]] = -1
+    return parts, state.weights[active]
 
 
 _reported: set[tuple[str, int]] = set()
@@ -516,14 +767,14 @@ class _Jacobian(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, vectors, weights, parts):
-        ctx.save_for_backward(weights, parts)
+    def forward(ctx, vectors, firsts, parts):
+        ctx.save_for_backward(firsts, parts)
         flat = to_numpy(vectors.double()).reshape(len(vectors), vectors[:1].numel())
-        numpy_weights, numpy_parts = to_numpy(weights), to_numpy(parts)
-        coefficients = np.zeros(weights.shape)
-        _in_tasks(_span_coefficients, len(flat), numpy_parts, numpy_weights, flat, coefficients)
+        vertices = to_numpy(firsts), to_numpy(parts)
+        coefficients = np.zeros(len(parts))
+        _in_tasks(_span_coefficients, len(flat), *vertices, flat, coefficients)
         product = np.zeros_like(flat)
-        _add_vertices(numpy_parts, coefficients, product)
+        _add_vertices(*vertices, coefficients, product)
         return from_numpy(product, like=vectors, dtype=vectors.dtype).view(vectors.shape)
 
     @staticmethod
@@ -535,8 +786,8 @@ class _Projection(torch.autograd.Function):
     """Hands on a projection that is already computed and differentiates it with respect to the point."""
 
     @staticmethod
-    def forward(ctx, point, projection, weights, parts):
-        ctx.save_for_backward(weights, parts)
+    def forward(ctx, point, projection, firsts, parts):
+        ctx.save_for_backward(firsts, parts)
         return projection.clone()
 
     @staticmethod
@@ -556,5 +807,9 @@ def sparsemap_project(
     to the point, any number of times. Parts that no active structure has get exactly 0 and exactly no
     gradient.
     """
-    solution = active_set(point, oracle, max_iterations, tolerance, initial)
-    return _Projection.apply(point, solution.projection, solution.weights, solution.parts)
+    differentiable = point.requires_grad and torch.is_grad_enabled()
+    solution = _project(point, oracle, max_iterations, tolerance, initial, keep_vertices=differentiable)
+    if not differentiable:
+        return solution.projection
+    vertices = torch.from_numpy(solution.firsts), torch.from_numpy(solution.parts)
+    return _Projection.apply(point, solution.projection, *vertices)
