@@ -112,9 +112,7 @@ class _Parser:
                 key, equals, value = line[1:].partition("=")
                 if equals and key.strip() == "sent_id":
                     if sentence_id is not None:
-                        raise self._error(
-                            number, "a second sent_id for one sentence; is a blank line missing?"
-                        )
+                        raise self._error(number, "a second sent_id for one sentence; is a blank line missing?")
                     sentence_id = value.strip()
                     self._ids.add(sentence_id, number)
                 continue
@@ -139,9 +137,7 @@ class _Parser:
                     problem = "occurs twice" if token in empty_nodes else "is out of order"
                     raise self._error(number, f"empty node {token} {problem}; expected {expected}")
                 if columns[6] != ABSENT or columns[8] == ABSENT:
-                    raise self._error(
-                        number, f"empty node {token} needs {ABSENT} as HEAD and its heads in DEPS"
-                    )
+                    raise self._error(number, f"empty node {token} needs {ABSENT} as HEAD and its heads in DEPS")
                 empty_nodes[token] = number, columns[8]
             else:
                 raise self._error(number, token_number_problem(token, len(rows) + 1))
@@ -159,15 +155,11 @@ class _Parser:
         )
         heads, deprels = None, None
         if head_column.count(ABSENT) < len(head_column):
-            heads, deprels = parse_tree(
-                head_column, deprel_column, row_lines, self._file_path, single_root=True
-            )
+            heads, deprels = parse_tree(head_column, deprel_column, row_lines, self._file_path, single_root=True)
         arcs, tops = self._graph(deps_column, empty_nodes, row_lines)
         if empty_graph:
             if arcs is not None:
-                raise self._error(
-                    start, f"the comment {EMPTY_GRAPH!r} stands over a sentence with edges in DEPS"
-                )
+                raise self._error(start, f"the comment {EMPTY_GRAPH!r} stands over a sentence with edges in DEPS")
             arcs, tops = {}, {}
         return DependencyGraph(
             words=words,
@@ -208,8 +200,7 @@ class _Parser:
             return None, None
         position_of = positions(len(deps_column))
         edges_of_empty = {
-            node: self._edges(node, deps, position_of, empty_nodes, line)
-            for node, (line, deps) in empty_nodes.items()
+            node: self._edges(node, deps, position_of, empty_nodes, line) for node, (line, deps) in empty_nodes.items()
         }
         arcs: dict[tuple[int, int], str] = {}
         tops: dict[int, str] = {}
@@ -241,27 +232,19 @@ class _Parser:
         for edge in deps.split("|"):
             head, _, label = edge.partition(":")
             if not label:
-                raise self._error(
-                    line, f"{edge!r} in DEPS is no edge; expected head:label, several joined by |"
-                )
+                raise self._error(line, f"{edge!r} in DEPS is no edge; expected head:label, several joined by |")
             if head not in position_of and head not in empty_nodes:
                 if "." in head:
-                    raise self._error(
-                        line, f"head {head} in DEPS is an empty node that the sentence does not have"
-                    )
+                    raise self._error(line, f"head {head} in DEPS is an empty node that the sentence does not have")
                 raise self._error(line, head_problem(head, len(position_of) - 1) + ", in DEPS")
             if head == node:
-                raise self._error(
-                    line, f"{edge!r} in DEPS makes {node} its own head; a graph must not have loops"
-                )
+                raise self._error(line, f"{edge!r} in DEPS makes {node} its own head; a graph must not have loops")
             edges.append((head, label))
         if len(edges) > 1 and len(set(edges)) < len(edges):
             raise self._error(line, f"an edge occurs twice in DEPS, {deps!r}")
         return edges
 
-    def _without_empty_nodes(
-        self, word: int, edges: _Edges, edges_of_empty: dict[str, _Edges], line: int
-    ) -> _Edges:
+    def _without_empty_nodes(self, word: int, edges: _Edges, edges_of_empty: dict[str, _Edges], line: int) -> _Edges:
         kept: _Edges = []
         for head, label in edges:
             if head not in edges_of_empty:

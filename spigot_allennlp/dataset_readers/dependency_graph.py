@@ -80,9 +80,7 @@ class DependencyGraph:
             if getattr(self, name) is None:
                 setattr(self, name, [ABSENT] * length)
         if (self.arcs is None) != (self.tops is None):
-            raise ConfigurationError(
-                "a graph needs both 'arcs' and 'tops' (either may be empty); only one was given"
-            )
+            raise ConfigurationError("a graph needs both 'arcs' and 'tops' (either may be empty); only one was given")
         for dependent, head in self.arcs or ():
             if not (0 < dependent <= length and 0 < head <= length and dependent != head):
                 raise ConfigurationError(
@@ -118,7 +116,5 @@ class DependencyGraph:
     def to_tokens(self) -> list[Token]:
         return [
             Token(text=word, lemma_=lemma, pos_=pos_tag, tag_=tag)
-            for word, lemma, pos_tag, tag in zip(
-                self.words, self.lemmas, self.pos_tags, self.tags, strict=True
-            )
+            for word, lemma, pos_tag, tag in zip(self.words, self.lemmas, self.pos_tags, self.tags, strict=True)
         ]

@@ -91,13 +91,9 @@ class DependencyGraphReader(DatasetReader):
             ),
         }
         if sentence.heads is not None:
-            fields["head_indices"] = SequenceLabelField(
-                sentence.heads, tokens, label_namespace="head_index_tags"
-            )
+            fields["head_indices"] = SequenceLabelField(sentence.heads, tokens, label_namespace="head_index_tags")
         if sentence.deprels is not None:
-            fields["head_tags"] = SequenceLabelField(
-                sentence.deprels, tokens, label_namespace="head_relations"
-            )
+            fields["head_tags"] = SequenceLabelField(sentence.deprels, tokens, label_namespace="head_relations")
         if sentence.arcs is not None:
             fields["arc_tags"] = AdjacencyField(
                 indices=[(dependent - 1, head - 1) for dependent, head in sentence.arcs],

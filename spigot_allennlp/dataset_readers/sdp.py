@@ -46,8 +46,6 @@ class SdpDatasetReader(DependencyGraphReader):
         for path in self._companion_paths:
             more_trees = parse_companion(read_lines(path), path)
             for sentence_id in more_trees.keys() & trees.keys():
-                raise ConfigurationError(
-                    f"{path}: another companion file has the sentence id {sentence_id!r} already"
-                )
+                raise ConfigurationError(f"{path}: another companion file has the sentence id {sentence_id!r} already")
             trees.update(more_trees)
         return trees

@@ -129,19 +129,13 @@ def _split_block(block: list[str], start: int, file_path: str) -> tuple[list[str
         else:
             comments.append(line)
     if not rows:
-        raise malformed(
-            file_path, start, "a sentence id without a sentence; at least one token must follow it"
-        )
+        raise malformed(file_path, start, "a sentence id without a sentence; at least one token must follow it")
     return comments, rows
 
 
 def _detect_columns(rows: list[list[str]], header: Optional[str]) -> _Columns:
     first = rows[0]
-    if (
-        len(first) >= _AUGMENTED.count
-        and first[_SDP_2015.top] not in _FLAGS
-        and first[_AUGMENTED.top] in _FLAGS
-    ):
+    if len(first) >= _AUGMENTED.count and first[_SDP_2015.top] not in _FLAGS and first[_AUGMENTED.top] in _FLAGS:
         return _AUGMENTED
     if header is not None:
         return _SDP_2014 if "2014" in header else _SDP_2015
@@ -162,9 +156,7 @@ def _parse_rows(rows: list[list[str]], layout: _Columns, start: int, file_path: 
             raise malformed(file_path, line, token_number_problem(row[0], word))
         for column, name in ((top_column, "top"), (predicate_column, "pred")):
             if row[column] not in _FLAGS:
-                raise malformed(
-                    file_path, line, f"{name} (column {column + 1}) must be + or -, not {row[column]!r}"
-                )
+                raise malformed(file_path, line, f"{name} (column {column + 1}) must be + or -, not {row[column]!r}")
         if row[top_column] == "+":
             tops[word] = ROOT_LABEL
         if row[predicate_column] == "+":
@@ -215,9 +207,7 @@ def _parse_rows(rows: list[list[str]], layout: _Columns, start: int, file_path: 
 
 def _add_companion(sentence: DependencyGraph, companion: dict[str, CompanionTree], file_path: str) -> None:
     if sentence.heads is not None:
-        problem = (
-            "the sentence has a tree already (columns head and deprel); a companion file must not bring one"
-        )
+        problem = "the sentence has a tree already (columns head and deprel); a companion file must not bring one"
     elif sentence.sentence_id is None:
         problem = "the sentence has no id line (#id), which its tree in the companion file is found by"
     elif sentence.sentence_id not in companion:
@@ -292,9 +282,7 @@ def _parse_companion_rows(rows: list[list[str]], start: int, file_path: str) -> 
         row_lines.append(line)
     if not tags:
         raise malformed(file_path, start, "a sentence without words")
-    return CompanionTree(
-        tags, *parse_tree(head_column, deprel_column, row_lines, file_path, single_root=False)
-    )
+    return CompanionTree(tags, *parse_tree(head_column, deprel_column, row_lines, file_path, single_root=False))
 
 
 def write_sdp(sentence: DependencyGraph) -> str:
@@ -310,9 +298,7 @@ def write_sdp(sentence: DependencyGraph) -> str:
         raise ConfigurationError("cannot write a sentence without a graph as SDP; 'arcs' and 'tops' are None")
     for (dependent, head), label in sentence.arcs.items():
         if label == ABSENT:
-            raise ConfigurationError(
-                f"cannot write the arc {head} -> {dependent}: in SDP the label _ means no arc"
-            )
+            raise ConfigurationError(f"cannot write the arc {head} -> {dependent}: in SDP the label _ means no arc")
     predicates = sorted({head for _, head in sentence.arcs}.union(sentence.predicates or ()))
     lines = []
     if sentence.sentence_id is not None:

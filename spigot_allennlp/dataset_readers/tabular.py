@@ -117,9 +117,7 @@ def parse_tree(
         heads = [position_of[head] for head in head_column]
     except KeyError as error:
         head = error.args[0]
-        raise malformed(
-            file_path, row_lines[head_column.index(head)], head_problem(head, len(head_column))
-        ) from None
+        raise malformed(file_path, row_lines[head_column.index(head)], head_problem(head, len(head_column))) from None
     problem = _tree_problem(heads, single_root)
     if problem:
         word, text = problem
@@ -127,9 +125,7 @@ def parse_tree(
     unlabelled = deprel_column.count(ABSENT)
     if 0 < unlabelled < len(deprel_column):
         line = row_lines[deprel_column.index(ABSENT)]
-        raise malformed(
-            file_path, line, f"the relation to the head is {ABSENT}; either all words need one or none"
-        )
+        raise malformed(file_path, line, f"the relation to the head is {ABSENT}; either all words need one or none")
     return heads, None if unlabelled else deprel_column
 
 
@@ -222,7 +218,5 @@ def join_comments(comments: Iterable[str]) -> str:
     """Comment lines of a file; raises a `ConfigurationError` where one would not read back as a comment."""
     for comment in comments:
         if not comment.startswith("#") or "\n" in comment or "\r" in comment:
-            raise ConfigurationError(
-                f"cannot write {comment!r} as a comment: it must be one line that starts with #"
-            )
+            raise ConfigurationError(f"cannot write {comment!r} as a comment: it must be one line that starts with #")
     return "".join(comment + "\n" for comment in comments)

@@ -611,9 +611,7 @@ def sample(scores, order, lengths, single_root, start, stop, charts, buffer, uni
                     first = head + 1 if head < end else end
                     last = end + 1 if head < end else head
                     uniform = uniforms[number, sentence, drawn]
-                    word = _draw(
-                        incomplete, head, complete_t, end, 0, first, last, lane, uniform, probabilities
-                    )
+                    word = _draw(incomplete, head, complete_t, end, 0, first, last, lane, uniform, probabilities)
                     heads[number, sentence, word] = head
                     low, high = min(head, word), max(head, word)
                     last = 1 if low == 0 and single_root else high
@@ -690,9 +688,7 @@ def top_k(scores, lengths, single_root, k, start, stop, heads, values):
                     _merge(joined, (i, m), complete, (m, j), arcs[m, i], m, (i, j), complete, complete_back)
                 if i > 0:
                     for m in range(i, j):
-                        _merge(
-                            joined, (m, j), complete, (m, i), arcs[m, j], m, (j, i), complete, complete_back
-                        )
+                        _merge(joined, (m, j), complete, (m, i), arcs[m, j], m, (j, i), complete, complete_back)
         for number in range(k):
             if length == 0 and number == 0:
                 values[sentence, 0] = 0.0

@@ -17,11 +17,8 @@ is compiled for the kind of chart that it is given:
 """
 
 import functools
-import hashlib
-import inspect
 import math
 import operator
-import sys
 from typing import Any, Callable, NamedTuple, Optional
 
 from llvmlite import ir
@@ -32,9 +29,6 @@ from numba.extending import intrinsic, overload, register_model
 
 from spigot_allennlp.functional.runtime import kernel
 
-# numba's cache notices changes of the file that a kernel is in, not of this one: see `lane_kernel`.
-_FINGERPRINT = hashlib.sha256(inspect.getsource(sys.modules[__name__]).encode()).hexdigest()[:8]
-
 # A register of AVX-512; where registers are shorter, LLVM takes several.
 BYTES = 64
 
@@ -42,12 +36,10 @@ BYTES = 64
 def lane_kernel(function: Optional[Callable] = None, **options: Any) -> Callable:
     """
     `runtime.kernel` for functions that use this module. Nothing is re-associated: `Extended` and exponentials
-    rely on the order of operations, and sums must not depend on where in a batch a sentence stands. The name
-    under which the compiled function is cached changes with this file.
+    rely on the order of operations, and sums must not depend on where in a batch a sentence stands.
     """
     if function is None:
         return functools.partial(lane_kernel, **options)
-    function.__qualname__ += f"_{_FINGERPRINT}"
     return kernel(fastmath={"contract"}, **options)(function)
 
 
@@ -275,9 +267,7 @@ def splat(typing_context, chart, number):
 
     def generate(context, builder, signature, arguments):
         number = context.cast(builder, arguments[1], signature.args[1], lanes.dtype)
-        vector = builder.insert_element(
-            ir.Constant(lanes.vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0)
-        )
+        vector = builder.insert_element(ir.Constant(lanes.vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
         zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes.width), [0] * lanes.width)
         return builder.shuffle_vector(vector, vector, zeros)
 
@@ -293,9 +283,7 @@ def store_index(typing_context, chart, i, j, index):
         chart_type, lanes = signature.args[0], signature.args[3]
         integers = ir.VectorType(ir.IntType(16), lanes.width)
         address = _address(context, builder, chart_type, chart_value, [row, column])
-        builder.store(
-            builder.fptosi(vector, integers), builder.bitcast(address, integers.as_pointer()), align=2
-        )
+        builder.store(builder.fptosi(vector, integers), builder.bitcast(address, integers.as_pointer()), align=2)
         return context.get_dummy_value()
 
     return types.none(chart, types.int64, types.int64, index), generate
@@ -356,9 +344,7 @@ def _add(a, b):
 
         def extended(a, b):
             top = where_greater(a.exponent, b.exponent, a.exponent, b.exponent)
-            return Extended(
-                a.mantissa * _power(a.exponent - top) + b.mantissa * _power(b.exponent - top), top
-            )
+            return Extended(a.mantissa * _power(a.exponent - top) + b.mantissa * _power(b.exponent - top), top)
 
         return extended
     if _is(a, Dual):
@@ -427,9 +413,7 @@ def _number_like(kind, lanes):
     if _is(kind, Extended):
         return lambda kind, lanes: normalise(Extended(lanes, splat(kind, 0.0)))
     if _is(kind, Dual):
-        return lambda kind, lanes: Dual(
-            number_like(kind.value, lanes), number_like(kind.value, splat(kind, 0.0))
-        )
+        return lambda kind, lanes: Dual(number_like(kind.value, lanes), number_like(kind.value, splat(kind, 0.0)))
     return lambda kind, lanes: lanes
 
 

@@ -470,9 +470,7 @@ def _add_product(target, column, factors, factor_column, rows, row_column, lengt
             factor_3 = given[3] if left > 3 else 0.0 * factor_0
             result = target[i, column : column + length]
             for j in range(length):
-                result[j] += (
-                    factor_0 * row_0[j] + factor_1 * row_1[j] + factor_2 * row_2[j] + factor_3 * row_3[j]
-                )
+                result[j] += factor_0 * row_0[j] + factor_1 * row_1[j] + factor_2 * row_2[j] + factor_3 * row_3[j]
 
 
 @kernel
@@ -559,9 +557,7 @@ def _rotate(graph, offset, size, turn, result):
     stays last.
     """
     for i in range(size):
-        source = graph[
-            offset + (i + turn if i + turn < size else i + turn - size), offset : offset + size + 1
-        ]
+        source = graph[offset + (i + turn if i + turn < size else i + turn - size), offset : offset + size + 1]
         target = result[i, : size + 1]
         for j in range(size - turn):
             target[j] = source[j + turn]
@@ -606,9 +602,7 @@ def _join_extended(work, work_x, gone, size, first_gone, first_kept, escape, esc
 
 
 @kernel
-def _escape_probabilities(
-    graphs, graphs_x, num_words, single_root, extended, escape, escape_x, pivots, pivots_x
-):
+def _escape_probabilities(graphs, graphs_x, num_words, single_root, extended, escape, escape_x, pivots, pivots_x):
     """
     Fill `escape[h, d]`, the probability that the walk from h stops at ROOT without meeting d, in the graph
     `graphs[0]`. Returns whether that succeeded, as in `_eliminate`.
@@ -746,9 +740,7 @@ def arc_marginals(scores, tangent, unit, lengths, single_root, graphs, escape, r
             step = unit / _largest_move(scores[b], tangent[b], n)
         found = False
         for extended in (False, True):
-            scale, safe = _read_weights(
-                scores[b], tangent[b], step, n, single_root, extended, graphs[0], graphs_x[0]
-            )
+            scale, safe = _read_weights(scores[b], tangent[b], step, n, single_root, extended, graphs[0], graphs_x[0])
             found = (safe or extended) and _escape_probabilities(
                 graphs, graphs_x, n, single_root, extended, escape, escape_x, pivots, pivots_x
             )
@@ -901,9 +893,7 @@ def _ancestral_sample(weights, exponents, state, heads):
         chances[:] = 0.0
         chances[n], chances_x[n] = graph[d, n], graph_x[d, n]
         for h in range(d):
-            chances[h], chances_x[h] = _normalise(
-                graph[d, h] * work[h, d + 1], graph_x[d, h] + work_x[h, d + 1]
-            )
+            chances[h], chances_x[h] = _normalise(graph[d, h] * work[h, d + 1], graph_x[d, h] + work_x[h, d + 1])
         target = _draw_extended(chances, chances_x, state)
         if target < 0:
             return False

@@ -53,9 +53,7 @@ def projective_heads(scores: torch.Tensor, mask: torch.Tensor, single_root: bool
     return from_numpy(heads, like=scores)
 
 
-def projective_log_partition(
-    scores: torch.Tensor, mask: torch.Tensor, single_root: bool = True
-) -> torch.Tensor:
+def projective_log_partition(scores: torch.Tensor, mask: torch.Tensor, single_root: bool = True) -> torch.Tensor:
     """
     `log sum_y exp(<scores, y>)` over all projective trees `y`. Its gradient are the marginals; differentiable
     twice.

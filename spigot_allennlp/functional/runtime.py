@@ -4,9 +4,11 @@ How compiled kernels run: compilation and its cache, threads, and the way betwee
 Every kernel of `spigot_allennlp.functional` is compiled by numba on its first use and cached on disk.
 """
 
+import hashlib
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Callable, Optional, Tuple
 
 import numba
@@ -19,6 +21,12 @@ logger = logging.getLogger(__name__)
 # Stands for -inf inside kernels. Sums of a few hundred of them stay finite in float32, so that no kernel ever
 # computes inf - inf; the exponential of any difference to a finite score is exactly 0.
 FORBIDDEN = -1e30
+
+# Part of the name under which a kernel is cached: numba looks for changes in the kernel's own file only, and would
+# go on using kernels into which it has compiled what has changed elsewhere.
+_FINGERPRINT = hashlib.sha256(
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+).hexdigest()[:8]
 
 # No "nnan" and no "ninf": LLVM may then delete the comparisons by which kernels recognise forbidden parts. What is
 # left is what lets it vectorise sums.
@@ -36,9 +44,7 @@ class _CompilationNotice(event.Listener):
     def on_start(self, event: Any) -> None:
         if not self._said and str(event.data["dispatcher"].py_func.__module__).startswith("spigot_allennlp."):
             self._said = True
-            logger.warning(
-                "Compiling the structured-inference kernels: once per machine, cached on disk afterwards."
-            )
+            logger.warning("Compiling the structured-inference kernels: once per machine, cached on disk afterwards.")
 
     def on_end(self, event: Any) -> None:
         pass
@@ -60,6 +66,7 @@ def kernel(function: Optional[Callable] = None, *, fastmath: Any = None, **optio
     """
 
     def compile_lazily(python_function: Callable) -> Callable:
+        python_function.__qualname__ += f"_{_FINGERPRINT}"
         return numba.njit(
             nogil=True,
             cache=True,

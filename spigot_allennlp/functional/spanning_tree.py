@@ -40,9 +40,7 @@ def nonprojective_heads(scores: torch.Tensor, mask: torch.Tensor, single_root: b
     """
     values, lengths = _read(scores, mask)
     heads = np.full(mask.shape, -1)
-    parallel_for(
-        lambda start, stop: kernels.best_tree(values, lengths, single_root, heads, start, stop), len(values)
-    )
+    parallel_for(lambda start, stop: kernels.best_tree(values, lengths, single_root, heads, start, stop), len(values))
     return from_numpy(heads, like=scores)
 
 
@@ -89,9 +87,7 @@ def _marginals(
         most = int(lengths[start:stop].max())
         graphs = np.empty((most.bit_length() + 2, most, most + 1), dtype)
         escape = np.empty((most, most), dtype)
-        kernels.arc_marginals(
-            values, direction, unit, lengths, single_root, graphs, escape, results, start, stop
-        )
+        kernels.arc_marginals(values, direction, unit, lengths, single_root, graphs, escape, results, start, stop)
 
     parallel_for(run, len(values))
     return results
@@ -134,9 +130,7 @@ class _LogPartition(torch.autograd.Function):
         return gradient[:, None, None] * marginals, None, None
 
 
-def nonprojective_log_partition(
-    scores: torch.Tensor, mask: torch.Tensor, single_root: bool = True
-) -> torch.Tensor:
+def nonprojective_log_partition(scores: torch.Tensor, mask: torch.Tensor, single_root: bool = True) -> torch.Tensor:
     """
     The logarithm of the sum over trees of the exponential of their scores, by the matrix-tree theorem (Koo
     et al. 2007), as an elimination without subtractions (Grassmann, Taksar & Heyman 1985), which is exact
@@ -150,9 +144,7 @@ def nonprojective_log_partition(
     return _LogPartition.apply(scores, mask, single_root)
 
 
-def nonprojective_marginals(
-    scores: torch.Tensor, mask: torch.Tensor, single_root: bool = True
-) -> torch.Tensor:
+def nonprojective_marginals(scores: torch.Tensor, mask: torch.Tensor, single_root: bool = True) -> torch.Tensor:
     """
     The probability of each arc under the Gibbs distribution over trees, the gradient of the log-partition,
     with the same exactness. Differentiable.
@@ -189,9 +181,7 @@ def nonprojective_sample(
     seeds = to_numpy(seeds)
     heads = np.full((num_samples, *mask.shape), -1)
     parallel_for(
-        lambda start, stop: kernels.random_trees(
-            values, lengths, marginals, single_root, seeds, heads, start, stop
-        ),
+        lambda start, stop: kernels.random_trees(values, lengths, marginals, single_root, seeds, heads, start, stop),
         len(values),
     )
     return from_numpy(heads, like=scores)

@@ -364,9 +364,7 @@ def _advance_all(
     member = np.zeros(points.shape[1], dtype=np.bool_)
     for k in range(start, stop):
         row = rows[k]
-        finished[k] = _advance(
-            state, row, points[row], candidates[k], residuals[k], tolerance, judge_only, member
-        )
+        finished[k] = _advance(state, row, points[row], candidates[k], residuals[k], tolerance, judge_only, member)
 
 
 @kernel
@@ -595,9 +593,7 @@ def active_set(
     weights[active] = solution.weights
     parts = np.full((*active.shape, solution.parts.shape[1]), -1)
     parts[active] = solution.parts
-    return ActiveSet(
-        solution.projection, *(from_numpy(array, like=point) for array in (weights, parts, *outcome))
-    )
+    return ActiveSet(solution.projection, *(from_numpy(array, like=point) for array in (weights, parts, *outcome)))
 
 
 class _Solution(NamedTuple):
@@ -674,9 +670,7 @@ def _iterate_over_trees(points, oracle, rows, device, initial, max_iterations, t
     found = {}
 
     def run(start: int, stop: int) -> None:
-        found[start] = _project_trees(
-            points, sizes, *which, initial, max_iterations, tolerance, outcome, start, stop
-        )
+        found[start] = _project_trees(points, sizes, *which, initial, max_iterations, tolerance, outcome, start, stop)
 
     parallel_for(run, len(points))
     active_sets = [found[start] for start in sorted(found)] or [_NO_VERTICES]

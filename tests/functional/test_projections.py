@@ -101,9 +101,7 @@ def test_masked_entries_do_not_count(project, dtype):
     projection = project(values, mask)
     assert projection.dtype == dtype and projection.shape == values.shape
     assert (projection[~mask] == 0).all()
-    for row, legal, expected in zip(
-        values.flatten(0, 1), mask.flatten(0, 1), projection.flatten(0, 1), strict=True
-    ):
+    for row, legal, expected in zip(values.flatten(0, 1), mask.flatten(0, 1), projection.flatten(0, 1), strict=True):
         if legal.any():
             alone = project(row[legal], torch.ones_like(row[legal], dtype=torch.bool))
             torch.testing.assert_close(expected[legal], alone)
