@@ -1,0 +1,104 @@
+"""Every config in `training_configs/` loads, builds and trains, with nothing but the package and its fixtures."""
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any, Iterator, List
+
+import pytest
+from allennlp.commands.train import TrainModel
+from allennlp.common import Params
+from allennlp.data import DataLoader, DatasetReader, Instance, Vocabulary
+from allennlp.data.data_loaders import SimpleDataLoader
+from allennlp.models import Model
+from allennlp.training import Trainer
+
+from spigot_allennlp.estimators import Estimator
+from spigot_allennlp.external_variables import DEFAULTS
+from tests.conftest import PROJECT_ROOT
+
+FOLDER = PROJECT_ROOT / "training_configs"
+CONFIGS = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.jsonnet"))
+SYNTACTIC_THEN_SEMANTIC = {
+    *("no_syntax", "pipeline", "pipeline_pretrained", "spigot", "ste", "marginals", "gold_syntax", "syntactic_parser"),
+}
+
+
+@pytest.fixture(autouse=True)
+def as_in_the_repository(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(PROJECT_ROOT)
+    for name, value in DEFAULTS.items():
+        monkeypatch.setenv(name, value)
+
+
+def load(name: str, **overrides: Any) -> Params:
+    return Params.from_file(FOLDER / name, params_overrides=json.dumps(overrides) if overrides else "")
+
+
+@pytest.mark.parametrize("folder", ["syntactic_then_semantic", "treebank"])
+def test_all_experiments_are_there(folder: str):
+    assert {path.stem for path in (FOLDER / folder).glob("*.jsonnet")} >= SYNTACTIC_THEN_SEMANTIC
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config(name: str, tmp_path: Path):
+    params = load(name)
+    reader_params = params.pop("dataset_reader").as_dict(quiet=True)
+    reader = DatasetReader.from_params(Params({**reader_params, "max_instances": 30}))
+    train, validation = (
+        list(reader.read(params.pop(f"{part}_data_path", None)))[:30] for part in ("train", "validation")
+    )
+    vocab = Vocabulary.from_params(params.pop("vocabulary", {}), instances=[*train, *validation])
+    model = Model.from_params(params.pop("model"), vocab=vocab)
+    trainer_params = params.pop("trainer")
+    metric = trainer_params["validation_metric"]
+
+    loader = DataLoader.from_params(params.pop("data_loader"), reader=Instances(train), data_path="")
+    loader.index_with(vocab)
+    assert "loss" in model(**next(iter(loader)))
+    loaders = [SimpleDataLoader(some[:8], batch_size=8, vocab=vocab) for some in (train, validation)]
+    trainer_params["num_epochs"] = 1
+    trainer = Trainer.from_params(
+        trainer_params,
+        model=model,
+        serialization_dir=str(tmp_path),
+        data_loader=loaders[0],
+        validation_data_loader=loaders[1],
+        local_rank=0,
+    )
+    metrics = trainer.train()
+    assert metric[0] in "+-" and f"best_validation_{metric[1:]}" in metrics
+    known = inspect.signature(TrainModel.from_partial_objects).parameters.keys()
+    assert params.params.keys() <= known | {"random_seed", "numpy_seed", "pytorch_seed"}
+
+    stem = Path(name).stem
+    if stem in Estimator.list_available():
+        assert type(model.estimator) is Estimator.by_name(stem)
+
+
+class Instances(DatasetReader):
+    """Instances that are there already."""
+
+    def __init__(self, instances: List[Instance]) -> None:
+        super().__init__()
+        self._instances = instances
+
+    def _read(self, file_path: str) -> Iterator[Instance]:
+        yield from self._instances
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_data_come_from_external_variables(name: str, monkeypatch: pytest.MonkeyPatch):
+    assert "fixtures/" in json.dumps(load(name).as_dict(quiet=True)) or "clusters" in name
+    for variable, value in DEFAULTS.items():
+        monkeypatch.setenv(variable, "7" if value.isdigit() else f"elsewhere/{variable}")
+    config = load(name).as_dict(quiet=True)
+    assert "fixtures/" not in json.dumps(config)
+    assert config["random_seed"] == config["numpy_seed"] == config["pytorch_seed"] == 7
+
+
+def test_overrides():
+    params = load("treebank/spigot.jsonnet", **{"model.estimator.step_size": 0.5, "trainer.num_epochs": 1})
+    config = params.as_dict(quiet=True)
+    assert config["model"]["estimator"] == {"type": "spigot", "step_size": 0.5, "max_gradient_norm": 1.0}
+    assert config["trainer"]["num_epochs"] == 1 and config["trainer"]["grad_norm"] == 5.0
