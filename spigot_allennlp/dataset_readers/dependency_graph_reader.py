@@ -10,6 +10,7 @@ from allennlp.data.fields import AdjacencyField, MetadataField, SequenceLabelFie
 from allennlp.data.token_indexers import SingleIdTokenIndexer
 
 from spigot_allennlp.dataset_readers.dependency_graph import DependencyGraph
+from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
 _CHUNK = 256
 
@@ -57,6 +58,7 @@ class DependencyGraphReader(DatasetReader):
     """
 
     def __init__(self, token_indexers: Optional[dict[str, TokenIndexer]] = None, **kwargs) -> None:
+        refuse_unknown_keys(self, kwargs)
         super().__init__(manual_distributed_sharding=True, manual_multiprocess_sharding=True, **kwargs)
         self._token_indexers = token_indexers or {"tokens": SingleIdTokenIndexer()}
 

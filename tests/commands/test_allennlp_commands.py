@@ -329,6 +329,7 @@ class TestRefused:
             ({"model.estimator": "spigott"}, "spigott not in acceptable choices for type: ['spigot', "),
             ({"model.estimator.step": 1}, "Extra parameters passed to Spigot: {'step': 1}"),
             ({"model.estimator.step_size": 0}, "step_size is 0"),
+            ({"dataset_reader.lables": "full"}, "ConlluGraphsDatasetReader has no key 'lables'; valid: "),
             ({"model.sintax": "gold"}, "SyntacticThenSemantic has no key 'sintax'; valid: "),
         ],
         ids=lambda value: "".join(value) if isinstance(value, dict) else "",
