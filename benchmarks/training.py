@@ -33,7 +33,7 @@ from spigot_allennlp.models import SyntacticThenSemantic
 from spigot_allennlp.structures import ProjectiveTree
 
 TORCH_STRUCT = "marginals, torch-struct"
-EXPERIMENTS = ("spigot", "pipeline", "ste", "marginals", "no_syntax")
+EXPERIMENTS = ("spigot", "pipeline", "ste", "marginals", "no_syntax", "gold_syntax")
 PULL_BACK = "(pull-back)"
 # The pull-back is part of the backward pass, hence the brackets.
 PHASES = ("encode", "score", "syntactic loss", "structure", "downstream", "backward", PULL_BACK, "optimizer", "metrics")

@@ -4,7 +4,8 @@ they reach on the development set.
 
     python benchmarks/treebank.py --train train.conllu --dev dev.conllu --runs runs/treebank
 
-A run that has finished is not run again, so that the table can be made from the runs of several calls. Writes
+The column of training sentences per second is taken from `training.json` (`benchmarks/training.py`), which measures all models
+side by side. A run that has finished is not run again, so that the table can be made from the runs of several calls. Writes
 `benchmarks/treebank.json` and `benchmarks/treebank.md`.
 """
 
@@ -14,6 +15,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Dict
 
 ROOT = Path(__file__).resolve().parent.parent
 PARSER = "syntactic_parser"
@@ -53,9 +55,9 @@ def train(experiment: str, arguments: argparse.Namespace) -> dict:
     return json.loads((run / "metrics.json").read_text())
 
 
-def table(results: dict) -> str:
+def table(results: dict, speeds: Dict[str, float]) -> str:
     """Markdown; the best epoch by labelled F1 on dev."""
-    lines = [f"| syntax | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}"]
+    lines = [f"| syntax | {' | '.join(COLUMNS)} | sentences/s |", f"|---|{'---|' * (len(COLUMNS) + 1)}"]
     for experiment, description in EXPERIMENTS.items():
         metrics = results[experiment]
         values = [metrics.get(f"best_validation_{key}") for key in COLUMNS.values()]
@@ -63,6 +65,7 @@ def table(results: dict) -> str:
             "" if v is None else f"{v:.1f}" if key == "tree_depth" else f"{100 * v:.1f}"
             for key, v in zip(COLUMNS.values(), values)
         ]
+        cells.append(f"{speeds[experiment]:.0f}" if experiment in speeds else "")
         lines.append(f"| `{experiment}`: {description} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -80,8 +83,10 @@ def main() -> None:
     train(PARSER, arguments)
     results = {experiment: train(experiment, arguments) for experiment in EXPERIMENTS}
     (ROOT / "benchmarks/treebank.json").write_text(json.dumps(results, indent=2) + "\n")
-    (ROOT / "benchmarks/treebank.md").write_text(table(results))
-    print(table(results))
+    measured = ROOT / "benchmarks/training.json"
+    speeds = json.loads(measured.read_text())["sentences_per_second"] if measured.exists() else {}
+    (ROOT / "benchmarks/treebank.md").write_text(table(results, speeds))
+    print(table(results, speeds))
 
 
 if __name__ == "__main__":
