@@ -4,9 +4,9 @@ they reach on the development set.
 
     python benchmarks/treebank.py --train train.conllu --dev dev.conllu --runs runs/treebank
 
-The column of training sentences per second is taken from `training.json` (`benchmarks/training.py`), which measures all models
-side by side. A run that has finished is not run again, so that the table can be made from the runs of several calls. Writes
-`benchmarks/treebank.json` and `benchmarks/treebank.md`.
+The column of training sentences per second is taken from `training.json` (`benchmarks/training.py`), which measures
+all models side by side. A run that has finished is not run again, so that the table can be made from the runs of
+several calls. Writes `benchmarks/treebank.json` and `benchmarks/treebank.md`.
 """
 
 import argparse
