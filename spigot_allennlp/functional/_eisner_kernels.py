@@ -22,12 +22,9 @@ have no arcs and govern nothing.
 import math
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from spigot_allennlp.functional._lanes import (
+    BYTES,
     add,
     constant,
     exponential_like,
@@ -46,7 +43,7 @@ from spigot_allennlp.functional._lanes import (
     store_index,
     where_greater,
 )
-from spigot_allennlp.functional.runtime import FORBIDDEN, kernel
+from spigot_allennlp.functional.runtime import FORBIDDEN
 
 
 @lane_kernel
@@ -191,88 +188,71 @@ def argmax(scores, order, lengths, single_root, start, stop, charts, indices, he
                 size += 3
 
 
-@intrinsic
-def _larger(typing_context, a, b):
-    """The larger of two numbers, neither of them NaN: LLVM vectorises it, as it does not with `max`."""
-
-    def generate(context, builder, signature, arguments):
-        double = ir.DoubleType()
-        function_type = ir.FunctionType(double, [double, double])
-        function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.maxnum.f64")
-        return builder.call(function, arguments, fastmath=("nnan", "nsz"))
-
-    return types.float64(types.float64, types.float64), generate
+# The width of a lane in float64, and how many more columns than tokens the charts of `best_heads` have.
+_WIDTH = BYTES // 8
 
 
-@kernel(fastmath=set())
-def _where_highest(left, right, low, high):
-    """The lowest `r` in `[low, high)` with the highest `left[r] + right[r]`."""
-    where = low
-    highest = left[low] + right[low]
-    for r in range(low + 1, high):
-        value = left[r] + right[r]
-        if value > highest:
-            highest = value
-            where = r
-    return where
-
-
-@kernel(fastmath=set())
+@lane_kernel
 def best_heads(scores, single_root, charts, heads):
     """
-    `argmax` for one sentence in float64, without lanes: for callers that have one at a time. Ties are broken
-    in the same way, but `r` and `m` are only looked for where the best tree needs them.
+    `argmax` for one sentence in float64: for callers that have one at a time. The lanes are neighbouring spans
+    of the same length, which do not depend on each other; all charts hold in `[length, i]` the span from `i`
+    to `i + length`. Ties are broken as in `argmax`, but `r` and `m` are only looked for where the best tree
+    needs them.
 
     # Parameters
 
     scores : `np.ndarray`
         `(tokens, tokens)` or larger, free of NaN.
     charts : `np.ndarray`
-        `(4, tokens, tokens)` or larger, to work in.
+        `(6, tokens, tokens + 8)` or larger, to work in. Spans beyond the sentence are written and read, but not
+        for any span within.
     heads : `np.ndarray`
         `(tokens,)`, output; written at the words only.
     """
     tokens = len(heads)
     if tokens < 2:
         return
-    arcs, complete, complete_t, incomplete = charts[0], charts[1], charts[2], charts[3]
-    complete[0, 0] = 0.0
-    for j in range(1, tokens):
-        complete[j, j] = complete_t[j, j] = 0.0
+    # By the side of the head: that on the left governs to the right.
+    arcs_right, arcs_left, incomplete_right, incomplete_left, right, left = (
+        charts[0], charts[1], charts[2], charts[3], charts[4], charts[5]
+    )  # fmt: skip
+    for dependent in range(1, tokens):
         # As in `_subtract_maxima`.
         highest = FORBIDDEN / 2
-        for i in range(tokens):
-            if i != j:
-                highest = max(highest, scores[j, i])
-        for i in range(tokens):
-            arcs[j, i] = max(scores[j, i] - highest, FORBIDDEN)
-    for j in range(1, tokens):
-        complete_j, complete_t_j, incomplete_j = complete[j], complete_t[j], incomplete[j]
-        shifted_j = complete_j[1:]
-        # Unsigned, as LLVM vectorises only where no index can count from the end.
-        last = np.uint64(j)
-        for i in range(j - 1, 0, -1):
-            complete_i, complete_t_i, incomplete_i = complete[i], complete_t[i], incomplete[i]
-            joined, right, left = complete_j[i + 1], -np.inf, -np.inf
-            for r in range(np.uint64(i + 1), last):
-                joined = _larger(joined, complete_i[r] + shifted_j[r])
-                right = _larger(right, incomplete_i[r] + complete_t_j[r])
-                left = _larger(left, incomplete_j[r] + complete_t_i[r])
-            arc = joined + arcs[j, i]
-            incomplete[i, j] = arc
-            complete[i, j] = complete_t[j, i] = max(right, arc)
-            arc = joined + arcs[i, j]
-            incomplete[j, i] = arc
-            complete[j, i] = complete_t[i, j] = max(left, arc)
-        complete_i, incomplete_i = complete[0], incomplete[0]
-        joined, right = complete_j[1], -np.inf
-        for r in range(np.uint64(1), last):
-            if not single_root:
-                joined = _larger(joined, complete_i[r] + shifted_j[r])
-            right = _larger(right, incomplete_i[r] + complete_t_j[r])
-        arc = joined + arcs[j, 0]
-        incomplete[0, j] = arc
-        complete[0, j] = complete_t[j, 0] = max(right, arc)
+        for head in range(tokens):
+            if head != dependent:
+                highest = max(highest, scores[dependent, head])
+        for head in range(dependent):
+            arcs_right[dependent - head, head] = max(scores[dependent, head] - highest, FORBIDDEN)
+        for head in range(dependent + 1, tokens):
+            arcs_left[head - dependent, dependent] = max(scores[dependent, head] - highest, FORBIDDEN)
+    zero = splat(charts, 0.0)
+    nothing = splat(charts, -np.inf)
+    for i in range(0, tokens, _WIDTH):
+        store(right, 0, i, zero)
+        store(left, 0, i, zero)
+    for length in range(1, tokens):
+        arcs_left[length, 0] = FORBIDDEN
+        for i in range(0, tokens - length, _WIDTH):
+            joined = load(left, length - 1, i + 1)
+            best_right, best_left = nothing, nothing
+            for r in range(1, length):
+                value = load(right, r, i) + load(left, length - 1 - r, i + r + 1)
+                joined = where_greater(value, joined, value, joined)
+                value = load(incomplete_right, r, i) + load(right, length - r, i + r)
+                best_right = where_greater(value, best_right, value, best_right)
+                value = load(incomplete_left, length - r, i + r) + load(left, r, i)
+                best_left = where_greater(value, best_left, value, best_left)
+            value = joined + load(arcs_right, length, i)
+            store(incomplete_right, length, i, value)
+            store(right, length, i, where_greater(value, best_right, value, best_right))
+            value = joined + load(arcs_left, length, i)
+            store(incomplete_left, length, i, value)
+            store(left, length, i, where_greater(value, best_left, value, best_left))
+        if single_root:
+            # Nothing more is joined to ROOT's first word and what it governs.
+            right[length, 0] = -np.inf
 
     stack = np.empty((2 * tokens + 2, 2), np.int64)
     stack[0] = 0, tokens - 1
@@ -282,16 +262,29 @@ def best_heads(scores, single_root, charts, heads):
         head, end = stack[size]
         if head == end:
             continue
-        first = head + 1 if head < end else end
-        last = end + 1 if head < end else head
-        word = _where_highest(incomplete[head], complete_t[end], first, last)
+        highest = -np.inf
+        if head < end:
+            word = head + 1
+            for m in range(head + 1, end + 1):
+                value = incomplete_right[m - head, head] + right[end - m, m]
+                if value > highest:
+                    word, highest = m, value
+        else:
+            word = end
+            for m in range(end, head):
+                value = incomplete_left[head - m, m] + left[m - end, end]
+                if value > highest:
+                    word, highest = m, value
         heads[word] = head
         low, high = min(head, word), max(head, word)
-        last = 1 if low == 0 and single_root else high
-        r = _where_highest(complete[low], complete[high, 1:], low, last)
+        split, highest = low, -np.inf
+        for r in range(low, 1 if low == 0 and single_root else high):
+            value = right[r - low, low] + left[high - r - 1, r + 1]
+            if value > highest:
+                split, highest = r, value
         stack[size] = word, end
-        stack[size + 1] = low, r
-        stack[size + 2] = high, r + 1
+        stack[size + 1] = low, split
+        stack[size + 2] = high, split + 1
         size += 3
 
 

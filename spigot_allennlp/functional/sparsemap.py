@@ -4,8 +4,6 @@ Exact Euclidean projection onto the convex hull of a set of structures that is k
 for this case).
 """
 
-import hashlib
-import inspect
 import sys
 import warnings
 from collections.abc import Callable
@@ -378,14 +376,7 @@ def _with_room(array, size):
     return larger
 
 
-def _tree_kernel(function: Callable) -> Callable:
-    """numba's cache does not notice changes of kernels in other files: its key must change with them."""
-    sources = "".join(inspect.getsource(module) for module in (_eisner_kernels, _spanning_tree_kernels))
-    function.__qualname__ += "_" + hashlib.sha256(sources.encode()).hexdigest()[:8]
-    return kernel(function)
-
-
-@_tree_kernel
+@kernel
 def _project_trees(
     points, sizes, projective, single_root, initial, max_iterations, tolerance, outcome, start, stop
 ):  # fmt: skip
@@ -410,7 +401,7 @@ def _project_trees(
     """
     tokens = points.shape[1]
     points = points.reshape(len(points), tokens * tokens)
-    charts = np.empty((4, tokens, tokens))
+    charts = np.empty((6, tokens, tokens + 8))
     heads = np.full(tokens, -1)
     tree = np.full(max(tokens - 1, 1), -1)
     residual = np.empty(points.shape[1])

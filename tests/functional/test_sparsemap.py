@@ -1,11 +1,13 @@
 import itertools
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spigot_allennlp.functional import _eisner_kernels, sparsemap
 from spigot_allennlp.functional.eisner import projective_heads
 from spigot_allennlp.functional.projections import project_box, project_budget, project_simplex
 from spigot_allennlp.functional.spanning_tree import nonprojective_heads
@@ -124,6 +126,88 @@ def test_duality_gap_of_long_sentences(projective, single_root, num_words, scale
         )[0]
         torch.testing.assert_close(alone, solution.projection[row, :size, :size], rtol=0, atol=1e-6)
         assert solution.projection[row].sum() == pytest.approx(size - 1)
+
+
+def in_rounds(oracle):
+    """The same oracle, but one that `active_set` cannot know to be over trees."""
+    return lambda scores, rows: oracle(scores, rows)
+
+
+def padded_points(kind, num_words, seed):
+    """Points for sentences of several lengths, some without words, and some with forbidden arcs."""
+    torch.manual_seed(seed)
+    mask = torch.arange(num_words + 1) < torch.tensor([num_words + 1, 2, 0, num_words, 1, num_words + 1])[:, None]
+    point = draw_points(kind, (len(mask), num_words + 1, num_words + 1), seed)
+    point[3:] = point[3:].masked_fill(torch.rand(point[3:].shape) < 0.2, -INF)
+    return point, mask
+
+
+@settings(max_examples=30, deadline=None)
+@given(points, st.integers(1, 14), st.sampled_from(KINDS), st.booleans(), st.booleans(), st.integers(0, 999))
+def test_compiled_iterations_over_trees(kind, num_words, which, started, cut_short, seed):
+    """A sentence at a time in compiled code, or the whole batch in rounds of the oracle: the same projection."""
+    projective, single_root = which
+    point, mask = padded_points(kind, num_words, seed)
+    oracle = head_oracle(HEADS[projective], mask, single_root)
+    initial = None
+    if started:
+        point = point.masked_fill(point == -INF, 0.0)
+        initial = arcs_from_heads(HEADS[projective](torch.randn_like(point), mask, single_root))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        limit = 2 if cut_short else 10_000
+        compiled, expected = (
+            active_set(point, route, max_iterations=limit, initial=initial) for route in (oracle, in_rounds(oracle))
+        )
+    assert torch.equal(compiled.converged, expected.converged)
+    assert compiled.iterations.max() <= limit and (cut_short or compiled.converged.all())
+    torch.testing.assert_close(compiled.projection, expected.projection, rtol=0, atol=1e-9)
+    torch.testing.assert_close(compiled.duality_gap, expected.duality_gap, rtol=0, atol=1e-8)
+    # No tree, no weights.
+    totals = compiled.weights.sum(-1)
+    torch.testing.assert_close(totals, expected.weights.sum(-1))
+    assert ((totals == 0) | (totals - 1).abs().le(1e-12)).all()
+
+
+@pytest.mark.parametrize("projective", [True, False])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_chunks_and_threads_change_nothing(projective, compiled, monkeypatch):
+    torch.manual_seed(0)
+    mask = torch.arange(21) <= torch.randint(0, 21, (9, 1))
+    point = torch.randn(9, 21, 21, dtype=torch.float64, requires_grad=True)
+    oracle = head_oracle(HEADS[projective], mask, True)
+    if not compiled:
+        oracle = in_rounds(oracle)
+
+    def results():
+        projection = sparsemap_project(point, oracle)
+        (gradient,) = torch.autograd.grad((projection * point.detach()).sum(), point)
+        return projection, gradient, *active_set(point, oracle)
+
+    expected = results()
+    num_threads = torch.get_num_threads()
+    try:
+        for threads, chunk in itertools.product([1, 2], [1, 3 * 21 * 21, sparsemap._CHUNK]):
+            torch.set_num_threads(threads)
+            monkeypatch.setattr(sparsemap, "_CHUNK", chunk)
+            assert all(torch.equal(result, same) for result, same in zip(results(), expected, strict=True))
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+@settings(max_examples=60, deadline=None)
+@given(points, st.integers(1, 40), st.booleans(), st.booleans(), st.integers(0, 999))
+def test_argmax_of_one_sentence(kind, num_words, single_root, forbid, seed):
+    """Equal to that of a batch, ties included."""
+    point = draw_points(kind, (num_words + 1, num_words + 1), seed)
+    if forbid:
+        point[torch.rand(point.shape, generator=torch.Generator().manual_seed(seed)) < 0.3] = -INF
+    heads = np.full(num_words + 1, -1)
+    # Whatever is in the memory to work in.
+    charts = np.full((6, num_words + 1, num_words + 9), np.nan)
+    _eisner_kernels.best_heads(point.numpy(), single_root, charts, heads)
+    mask = torch.ones(1, num_words + 1, dtype=torch.bool)
+    assert heads.tolist() == projective_heads(point[None], mask, single_root)[0].tolist()
 
 
 @settings(max_examples=40, deadline=None)
