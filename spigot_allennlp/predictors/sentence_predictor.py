@@ -1,4 +1,5 @@
 import json
+import re
 from typing import Any, List
 
 from allennlp.common import JsonDict
@@ -10,6 +11,9 @@ from allennlp.predictors import Predictor
 
 from spigot_allennlp.predictors.offline_tokenizer import OfflineSpacyTokenizer
 from spigot_allennlp.unknown_keys import refuse_unknown_keys
+
+# Text may begin with a brace too, but not with what follows it in an object.
+_JSON_OBJECT = re.compile(r"\{\s*[\"}]")
 
 
 class SentencePredictor(Predictor):
@@ -51,7 +55,7 @@ class SentencePredictor(Predictor):
     def load_line(self, line: str) -> JsonDict:
         self._lines_loaded += 1
         line = line.strip()
-        if not line.startswith("{"):
+        if not _JSON_OBJECT.match(line):
             return {"sentence": line}
         try:
             return json.loads(line)

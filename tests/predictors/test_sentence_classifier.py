@@ -96,6 +96,11 @@ def test_refusals(predictor, given):
         predictor.predict_json(given)
 
 
+@pytest.mark.parametrize("line", ["{ text in braces }", "{the end", "{", "{{"])
+def test_text_may_begin_with_a_brace(predictor, line):
+    assert predictor.load_line(line + "\n") == {"sentence": line}
+
+
 def test_a_line_that_is_no_json(predictor):
     with pytest.raises(ConfigurationError, match="begins with '{' but is not JSON"):
         predictor.load_line('{"sentence": "a"')
