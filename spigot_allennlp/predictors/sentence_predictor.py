@@ -2,7 +2,7 @@ import json
 import re
 from typing import Any, List
 
-from allennlp.common import JsonDict
+from allennlp.common import JsonDict, Params
 from allennlp.common.checks import ConfigurationError
 from allennlp.common.util import sanitize
 from allennlp.data import DatasetReader, Instance, Token, Tokenizer
@@ -37,6 +37,9 @@ class SentencePredictor(Predictor):
     def __init__(self, model: Model, dataset_reader: DatasetReader, tokenizer: Tokenizer = None, **kwargs: Any) -> None:
         refuse_unknown_keys(self, kwargs)
         super().__init__(model, dataset_reader, **kwargs)
+        # What `--predictor-args` gives is plain JSON.
+        if isinstance(tokenizer, (str, dict)):
+            tokenizer = Tokenizer.from_params(tokenizer if isinstance(tokenizer, str) else Params(tokenizer))
         self._tokenizer = tokenizer or OfflineSpacyTokenizer()
         self._lines_loaded = 0
 

@@ -2,10 +2,12 @@
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
+import spacy
 import torch
 from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
@@ -255,3 +257,22 @@ class TestOutput:
         with pytest.raises(ConfigurationError) as error:
             predictor(model, reader, **keys)
         assert message in str(error.value)
+
+
+class TestTokenizerOfTheCommandLine:
+    """`--predictor-args` gives plain JSON."""
+
+    def test_pipeline(self, model, reader, tmp_path):
+        pipeline = spacy.blank("en")
+        # Splits at underscores, which blank English does not do: so it is seen which one was used.
+        pipeline.tokenizer.infix_finditer = re.compile("_").finditer
+        pipeline.to_disk(tmp_path / "pipeline")
+        tokenizer = {"type": "offline_spacy", "pipeline": str(tmp_path / "pipeline")}
+        words = predictor(model, reader, tokenizer=tokenizer).predict("rock_n roll")["words"]
+        assert words == ["rock", "_", "n", "roll"]
+        words = predictor(model, reader, tokenizer="offline_spacy").predict("rock_n roll")["words"]
+        assert words == ["rock_n", "roll"]
+
+    def test_missing_pipeline(self, model, reader):
+        with pytest.raises(ConfigurationError, match="spaCy has no pipeline 'no_such_pipeline' here"):
+            predictor(model, reader, tokenizer={"type": "offline_spacy", "pipeline": "no_such_pipeline"})
