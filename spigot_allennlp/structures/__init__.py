@@ -8,6 +8,7 @@ from spigot_allennlp.structures.labeled_arc_graph import LabeledArcGraph
 from spigot_allennlp.structures.latent_structure import OPERATIONS, LatentStructure
 from spigot_allennlp.structures.linear_chain import LinearChain
 from spigot_allennlp.structures.nonprojective_tree import NonprojectiveTree
+from spigot_allennlp.structures.product import Product
 from spigot_allennlp.structures.projective_tree import ProjectiveTree
 from spigot_allennlp.structures.single_head import SingleHead
 from spigot_allennlp.structures.tree import Tree
@@ -20,6 +21,7 @@ __all__ = [
     "LatentStructure",
     "LinearChain",
     "NonprojectiveTree",
+    "Product",
     "ProjectiveTree",
     "SingleHead",
     "Tree",
