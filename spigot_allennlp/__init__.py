@@ -37,15 +37,15 @@ def _require_allennlp() -> None:
     if not reasons:
         return
     pip_install = f"{sys.executable} -m pip install --no-deps"
-    commands = [" ".join([pip_install, *plain])] if plain else []
+    installs = [" ".join([pip_install, *plain])] if plain else []
     if torchvision:
         # There is no such wheel for Python 3.12, but its Python part, all that is needed, works there.
         site_packages = sysconfig.get_path("purelib")
-        commands.append(f"{pip_install} --python-version 3.11 --upgrade --target {site_packages} {torchvision[0]}")
+        installs.append(f"{pip_install} --python-version 3.11 --upgrade --target {site_packages} {torchvision[0]}")
     raise ImportError(
         "spigot_allennlp needs AllenNLP 2.10.1 and what that imports, which this environment lacks "
         f"({'; '.join(reasons)}). AllenNLP's own pins cannot be satisfied beside a current torch, so install "
-        "it without them:\n\n    " + " && \\\n    ".join(commands) + "\n"
+        "it without them:\n\n    " + " && \\\n    ".join(installs) + "\n"
     )
 
 
@@ -61,6 +61,7 @@ from spigot_allennlp import external_variables  # noqa: E402
 external_variables.set_defaults()
 
 from spigot_allennlp import (  # noqa: E402, F401
+    commands,
     dataset_readers,
     estimators,
     functional,

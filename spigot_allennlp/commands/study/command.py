@@ -1,0 +1,299 @@
+"""
+The `study` subcommand compares estimators: it puts each of them, with each of its settings and each seed, into one
+config, trains them all, and writes tables and figures of what came of it.
+
+    allennlp study training_configs/clusters/spigot.jsonnet -s studies/clusters \
+        --estimators spigot ste marginals --step-sizes 0.1 1 10 --seeds 1 2 3 \
+        --baselines training_configs/clusters/gold.jsonnet training_configs/clusters/none.jsonnet
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Union
+
+from allennlp.commands.subcommand import Subcommand
+from allennlp.common.checks import ConfigurationError
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from spigot_allennlp.commands.study.child import read_state, write_whole
+from spigot_allennlp.commands.study.design import Design, Run, design, read_description
+from spigot_allennlp.commands.study.executors import EXECUTORS, Job
+from spigot_allennlp.commands.study.report import (
+    Result,
+    ValidationMetric,
+    mean_and_spread,
+    read_result,
+    write_summary,
+    write_tables,
+)
+
+_LOG_LINES = 12
+
+_DESCRIPTION = """
+Train a config with several estimators, settings and seeds, several runs at once, and compare them.
+
+RESULTS gets results.csv and results.json (a row for each run and epoch), summary.md and figures/. The same command
+again trains only what is not finished, and resumes what was interrupted; with more estimators, settings or seeds it
+trains those. Runs are told apart by all their resolved settings. A RESULTS of another config is refused.
+"""
+
+_EPILOG = """
+A study file (--grid) has the flags as its keys, and settings of single estimators, where a list is tried one by one:
+
+    {
+      estimators: ['ste', { type: 'spigot', step_size: [0.1, 1], num_steps: [1, 5] },
+                   { name: 'REINFORCE', type: 'score_function', baseline: 'self_critic' }],
+      baselines: ['training_configs/clusters/gold.jsonnet'],
+      learning_rates: [0.001, 0.002],
+      overrides: { 'data_loader.batch_size': [8, 16] },
+      seeds: [1, 2, 3],
+    }
+
+AllenNLP finds this subcommand in directories with an .allennlp_plugins file that names spigot_allennlp, or through
+~/.allennlp/plugins; `python -m spigot_allennlp study` is the same and needs neither.
+"""
+
+
+@Subcommand.register("study")
+class Study(Subcommand):
+    def add_subparser(self, parser: argparse._SubParsersAction) -> argparse.ArgumentParser:
+        subparser = parser.add_parser(
+            self.name,
+            description=_DESCRIPTION,
+            epilog=_EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            help="Compare estimators: train a config with each, with several settings and seeds.",
+        )
+        subparser.add_argument("param_path", type=str, help="the config that the estimators are put into")
+        subparser.add_argument(
+            "-s",
+            "--serialization-dir",
+            required=True,
+            metavar="RESULTS",
+            help="the folder for runs, tables and figures",
+        )
+        subparser.add_argument("--grid", metavar="FILE", help="a study file, as below; flags replace what it says")
+        subparser.add_argument(
+            "--estimators", nargs="+", metavar="NAME", help="registered names (without: the config's own estimator)"
+        )
+        subparser.add_argument(
+            "--step-sizes", nargs="+", type=_number, metavar="X", help="for those estimators that take a step_size"
+        )
+        subparser.add_argument(
+            "--num-steps", nargs="+", type=int, metavar="N", help="for those estimators that take num_steps"
+        )
+        subparser.add_argument("--learning-rates", nargs="+", type=_number, metavar="X", help="of trainer.optimizer.lr")
+        subparser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="(without: the config's own)")
+        subparser.add_argument(
+            "--baselines", nargs="+", metavar="CONFIG", help="further configs, which keep their own models"
+        )
+        subparser.add_argument(
+            "-o", "--overrides", type=str, default="", help="as in `allennlp train`; for the baselines, too"
+        )
+        subparser.add_argument("--workers", type=int, metavar="N", help="runs at once (without: one for each core)")
+        subparser.add_argument("--executor", choices=sorted(EXECUTORS), default="local", help="where runs are trained")
+        subparser.set_defaults(func=study_from_args)
+        return subparser
+
+
+def _number(text: str) -> Union[int, float]:
+    """As jsonnet has it, so that a study file and the flags mean the same run: 1.0 is 1."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
+def study_from_args(args: argparse.Namespace) -> None:
+    """
+    # Errors
+
+    `SystemExit` with a message if the study cannot begin, or if a run failed.
+    """
+    names = ("estimators", "baselines", "step_sizes", "num_steps", "learning_rates", "seeds")
+    try:
+        if args.workers is not None and args.workers < 1:
+            raise ConfigurationError(f"--workers is {args.workers}; valid: an integer >= 1")
+        description = read_description(args.grid, {name: getattr(args, name) for name in names})
+        failed = study(
+            design(args.param_path, description, args.overrides),
+            Path(args.serialization_dir),
+            include_package=args.include_package,
+            workers=args.workers,
+            executor=args.executor,
+        )
+    except ConfigurationError as error:
+        sys.exit(f"error: {error}")
+    if failed:
+        sys.exit(f"{len(failed)} runs failed:\n" + "\n".join(f"  {folder}" for folder in failed))
+
+
+def study(
+    plan: Design,
+    directory: Path,
+    include_package: Sequence[str] = (),
+    workers: Optional[int] = None,
+    executor: str = "local",
+) -> List[str]:
+    """
+    Train what is not finished, then write tables, summary and figures of all runs of `plan`.
+
+    # Parameters
+
+    plan : `Design`
+    directory : `Path`
+        Created if it does not exist.
+    include_package : `Sequence[str]`, optional
+        What the runs import besides the plugins.
+    workers : `int`, optional
+    executor : `str`, optional (default = `"local"`)
+
+    # Returns
+
+    `List[str]`
+        The folders of the runs that failed.
+
+    # Errors
+
+    `ConfigurationError` if `directory` is that of another config, or in use.
+    """
+    directory = directory.absolute()
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(str(directory / ".lock"), timeout=0):
+            check_directory(directory, plan)
+            folders = [directory / "runs" / run.folder for run in plan.runs]
+            for run, folder in zip(plan.runs, folders):
+                prepare_folder(run, folder)
+            failed = train(plan, folders, list(include_package), workers, executor)
+            results = [read_result(run, folder) for run, folder in zip(plan.runs, folders)]
+            metric = ValidationMetric.of(plan.runs[0].params)
+            write_tables(directory, results)
+            write_summary(directory, plan, results, metric)
+            print(f"{directory / 'results.csv'}, results.json, summary.md")
+            return [str(folders[index]) for index in failed]
+    except Timeout as error:
+        raise ConfigurationError(f"another study is at work in {directory}") from error
+
+
+def check_directory(directory: Path, plan: Design) -> None:
+    """
+    Compare what the study's configs say with what they said when `directory` was made, and keep what is new.
+
+    # Errors
+
+    `ConfigurationError` naming what differs.
+    """
+    path = directory / "study.json"
+    if path.exists():
+        before = json.loads(path.read_text())
+    elif any(child.name != ".lock" for child in directory.iterdir()):
+        raise ConfigurationError(f"{directory} is not empty, and not the folder of a study")
+    else:
+        before = {}
+    for name, params in plan.configs.items():
+        differences = _differences(before.get(name, params), params)
+        if differences:
+            raise ConfigurationError(
+                f"{directory} is the folder of another study: its config {name!r} differs in "
+                + "; ".join(differences)
+                + ". Choose another folder, or the same settings"
+            )
+    write_whole(path, json.dumps({**before, **plan.configs}, indent=1) + "\n")
+
+
+def _differences(before: Any, now: Any, key: str = "") -> List[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = [*before, *(name for name in now if name not in before)]
+        absent = object()
+        return [
+            difference
+            for name in names
+            for difference in _differences(
+                before.get(name, absent), now.get(name, absent), f"{key}.{name}" if key else name
+            )
+        ]
+    if before == now:
+        return []
+    texts = ["nothing" if type(value) is object else json.dumps(value) for value in (before, now)]
+    return [f"{key} ({texts[0]} then, {texts[1]} now)"]
+
+
+def prepare_folder(run: Run, folder: Path) -> None:
+    """
+    # Errors
+
+    `ConfigurationError` if the folder is of a run with other settings.
+    """
+    path = folder / "params.json"
+    if path.exists():
+        differences = _differences(json.loads(path.read_text()), run.params)
+        if differences:
+            raise ConfigurationError(f"{folder} is of another run: it differs in {'; '.join(differences)}")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(run.params, indent=1) + "\n")
+
+
+def train(plan: Design, folders: List[Path], packages: List[str], workers: Optional[int], executor: str) -> List[int]:
+    """
+    Train the runs that are not finished, and show how far they are.
+
+    # Returns
+
+    `List[int]`
+        The indices of those that failed.
+    """
+    todo = [index for index, folder in enumerate(folders) if not read_state(folder)["finished"]]
+    if len(todo) < len(folders):
+        print(f"{len(folders) - len(todo)} of {len(folders)} runs were finished before")
+    failed: List[int] = []
+    if not todo:
+        return failed
+    jobs = [Job(str(folders[index]), packages, os.getcwd()) for index in todo]
+    varying = plan.varying()
+    num_epochs = {index: plan.runs[index].params["trainer"].get("num_epochs", 20) for index in todo}
+    ended = 0
+    done: Dict[int, int] = {}
+    bar = tqdm(total=sum(num_epochs.values()), unit="epoch", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+    with bar, closing(EXECUTORS[executor](jobs, workers)) as events:
+        for event in events:
+            for job, status in event:
+                index = todo[job]
+                ended += 1
+                done[index] = num_epochs[index]
+                result = read_result(plan.runs[index], folders[index])
+                line = f"[{ended}/{len(todo)}] {plan.runs[index].describe(varying)}: "
+                if status == 0 and result.finished:
+                    line += _outcome(result)
+                else:
+                    failed.append(index)
+                    line += _failure(folders[index], status)
+                bar.write(line, file=sys.stdout)
+            if not bar.disable:
+                running = 0
+                for index in todo:
+                    if index not in done or done[index] < num_epochs[index]:
+                        done[index] = len(list((folders[index] / "training").glob("metrics_epoch_*.json")))
+                        running += done[index] > 0
+                bar.n = min(bar.total, sum(done.values()))
+                bar.set_postfix_str(f"{ended} of {len(todo)} runs ended, {len(failed)} failed")
+    return failed
+
+
+def _outcome(result: Result) -> str:
+    metric = ValidationMetric.of(result.run.params)
+    seconds = sum(epoch["epoch_seconds"] for epoch in result.epochs)
+    value = mean_and_spread([result.final[f"best_validation_{metric.name}"]])
+    return f"validation {metric.name} {value} (epoch {result.final['best_epoch']}), {seconds:.0f} s"
+
+
+def _failure(folder: Path, status: int) -> str:
+    how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+    lines = (folder / "log.txt").read_text(errors="replace").splitlines()
+    tail = [f"    {line}" for line in lines[-_LOG_LINES:]]
+    return "\n".join([f"FAILED, {how}; the end of {folder / 'log.txt'}:", *tail])

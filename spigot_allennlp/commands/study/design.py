@@ -1,0 +1,348 @@
+"""
+What a study consists of: from a base config and a description to the fully resolved settings of every run.
+"""
+
+import copy
+import hashlib
+import inspect
+import itertools
+import json
+import logging
+import os
+import re
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+from allennlp.common import Params
+from allennlp.common.checks import ConfigurationError
+from allennlp.common.from_params import infer_constructor_params
+from allennlp.common.params import parse_overrides, with_overrides
+from allennlp.models import Model
+
+from spigot_allennlp.estimators import Estimator
+from spigot_allennlp.structures import LatentStructure
+
+SEEDS = ("random_seed", "numpy_seed", "pytorch_seed")
+LEARNING_RATE = "trainer.optimizer.lr"
+
+# The keys of a description, by the type of their elements. `overrides` maps dotted keys to such lists.
+_ELEMENTS: Dict[str, Tuple[type, ...]] = {
+    "estimators": (str, dict),
+    "baselines": (str,),
+    "step_sizes": (int, float),
+    "num_steps": (int,),
+    "learning_rates": (int, float),
+    "seeds": (int,),
+}
+# Flags that fill in a key of those estimators which take it.
+_ESTIMATOR_AXES = {"step_sizes": "step_size", "num_steps": "num_steps"}
+
+
+class Run(NamedTuple):
+    """
+    # Parameters
+
+    name : `str`
+        What it is listed under: the estimator's name, or that of a config which is trained as it is.
+    config : `str`
+    estimator : `str`, optional
+        The registered name.
+    settings : `Dict[str, Any]`
+        The estimator's constructor arguments with their defaults, the learning rate, and what else the study varies.
+    seed : `int`, optional
+    params : `Dict[str, Any]`
+        All that training is told.
+    """
+
+    name: str
+    config: str
+    estimator: Optional[str]
+    settings: Dict[str, Any]
+    seed: Optional[int]
+    params: Dict[str, Any]
+
+    @property
+    def folder(self) -> str:
+        """Its folder's name: runs are the same if all their resolved settings are."""
+        digest = hashlib.sha256(json.dumps(self.params, sort_keys=True).encode()).hexdigest()[:10]
+        return f"{re.sub(r'[^A-Za-z0-9.+-]+', '_', self.name)}-seed{self.seed}-{digest}"
+
+    def describe(self, names: List[str]) -> str:
+        """In a line, with the settings in `names`."""
+        settings = [f"{name}={self.settings[name]}" for name in names if name in self.settings]
+        return " ".join([self.name, *settings, f"seed={self.seed}"])
+
+
+class Design(NamedTuple):
+    """
+    # Parameters
+
+    runs : `List[Run]`
+    configs : `Dict[str, Dict[str, Any]]`
+        What the configs say before the study varies it, without seeds: the base's by `"base"`, those of baselines by
+        their names.
+    """
+
+    runs: List[Run]
+    configs: Dict[str, Dict[str, Any]]
+
+    def varying(self) -> List[str]:
+        """The settings that tell runs of one name apart."""
+        values: Dict[Tuple[str, str], set] = {}
+        for run in self.runs:
+            for name, value in run.settings.items():
+                values.setdefault((run.name, name), set()).add(json.dumps(value))
+        names = [name for run in self.runs for name in run.settings]
+        return [
+            name for name in dict.fromkeys(names) if any(len(values.get((r.name, name), ())) > 1 for r in self.runs)
+        ]
+
+
+def read_description(path: Optional[str], flags: Dict[str, Any]) -> Dict[str, Any]:
+    """
+    # Parameters
+
+    path : `str`, optional
+        A jsonnet file with some of the keys `estimators`, `baselines`, `step_sizes`, `num_steps`, `learning_rates`,
+        `seeds` and `overrides`.
+    flags : `Dict[str, Any]`
+        The same from the command line, `None` where not given; they replace what the file says.
+
+    # Errors
+
+    `ConfigurationError` for unknown keys and values of other types.
+    """
+    description = _read(path) if path else {}
+    where = f"{path}: " if path else ""
+    valid = [*_ELEMENTS, "overrides"]
+    for key in description:
+        if key not in valid:
+            raise ConfigurationError(f"{where}unknown key {key!r}; valid: {', '.join(valid)}")
+    description.update({key: values for key, values in flags.items() if values is not None})
+    for key, types in _ELEMENTS.items():
+        _check_list(where, key, description.setdefault(key, []), types)
+    overrides = description.setdefault("overrides", {})
+    if not isinstance(overrides, dict):
+        raise ConfigurationError(f"{where}overrides is {overrides!r}; valid: an object of dotted keys and lists")
+    for key, values in overrides.items():
+        if not isinstance(values, list) or not values:
+            raise ConfigurationError(f"{where}overrides: {key!r} is {values!r}; valid: a list of the values to try")
+    if description["learning_rates"]:
+        if LEARNING_RATE in overrides:
+            raise ConfigurationError(f"{where}learning_rates and overrides of {LEARNING_RATE!r} say the same thing")
+        description["overrides"] = {LEARNING_RATE: description["learning_rates"], **overrides}
+    return description
+
+
+def _check_list(where: str, key: str, values: Any, types: Tuple[type, ...]) -> None:
+    if not isinstance(values, list):
+        raise ConfigurationError(f"{where}{key} is {values!r}; valid: a list")
+    for value in values:
+        if not isinstance(value, types) or isinstance(value, bool):
+            names = {str: "a name", dict: "an object", int: "an integer", float: "a number"}
+            valid = " or ".join(names[type_] for type_ in types if type_ is not int or float not in types)
+            raise ConfigurationError(f"{where}{key} has {value!r}; valid: {valid}")
+
+
+def design(config: str, description: Dict[str, Any], overrides: str = "") -> Design:
+    """
+    # Parameters
+
+    config : `str`
+        The base config, which every estimator is put into, at `model.estimator`.
+    description : `Dict[str, Any]`
+        From `read_description`.
+    overrides : `str`, optional
+        As `allennlp train` takes them; for all configs, baselines too.
+
+    # Errors
+
+    `ConfigurationError` for what can be known before training: unknown estimators and arguments, values out of range,
+    estimators that the structure cannot serve, configs and overrides that do not fit, configs without validation data.
+    """
+    try:
+        fixed = parse_overrides(overrides)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigurationError(f"overrides {overrides!r} are no JSON: {error}") from error
+    seeds = description["seeds"] or [None]
+    axes = list(_product(description["overrides"]))
+    runs: List[Run] = []
+    configs: Dict[str, Dict[str, Any]] = {}
+
+    def add(name: str, path: str, arguments: Optional[Dict[str, Any]]) -> None:
+        for values, seed in itertools.product(axes, seeds):
+            params = _override(path, _resolved(path, fixed, seed), values)
+            if arguments is not None:
+                params["model"]["estimator"] = arguments
+            runs.append(_run(name, path, params, values))
+
+    base = _resolved(config, fixed, None)
+    configs["base"] = _without_seeds(base)
+    entries = _estimators(config, base, description)
+    if entries:
+        for name, choices in entries:
+            for arguments in choices:
+                _check_estimator(config, base, name, arguments)
+                add(name, config, arguments)
+    else:
+        add(Path(config).stem, config, None)
+
+    taken = {run.name for run in runs}
+    for path in description["baselines"]:
+        params = _resolved(path, fixed, None)
+        name = Path(path).stem if Path(path).stem not in taken else os.path.splitext(path)[0]
+        if name in taken:
+            raise ConfigurationError(f"the baseline {path} is named twice")
+        taken.add(name)
+        configs[name] = _without_seeds(params)
+        if "estimator" in params["model"]:
+            _check_estimator(path, params, name, _as_object(params["model"]["estimator"]))
+        add(name, path, None)
+    # What is the same in all its settings is one run, listed under the first of its names.
+    return Design(list({json.dumps(run.params, sort_keys=True): run for run in reversed(runs)}.values())[::-1], configs)
+
+
+def _estimators(
+    config: str, base: Dict[str, Any], description: Dict[str, Any]
+) -> List[Tuple[str, List[Dict[str, Any]]]]:
+    """The estimators by name, each with all of its settings."""
+    given = description["estimators"]
+    axes = {key: flag for flag, key in _ESTIMATOR_AXES.items() if description[flag]}
+    if not given and axes:
+        if "estimator" not in base["model"]:
+            raise ConfigurationError(f"{config} has no model.estimator whose {' and '.join(axes)} could be varied")
+        given = [base["model"]["estimator"]]
+    elif given:
+        _check_takes_estimator(config, base)
+    entries: Dict[str, List[Dict[str, Any]]] = {}
+    unused = dict(axes)
+    for entry in map(_as_object, given):
+        name = entry.pop("name", None) or entry.get("type")
+        if "type" not in entry:
+            raise ConfigurationError(f"the estimator {entry} has no 'type'; valid: {_valid_estimators()}")
+        if name in entries:
+            raise ConfigurationError(f"two estimators are called {name!r}; give one of them another 'name'")
+        keys = _estimator_keys(entry["type"])
+        for key, flag in axes.items():
+            if key in keys:
+                entry.setdefault(key, description[flag])
+                unused.pop(key, None)
+        lists = {key: value if isinstance(value, list) else [value] for key, value in entry.items()}
+        for key, values in lists.items():
+            if not values:
+                raise ConfigurationError(f"the estimator {name}: {key} has no values")
+        entries[name] = list(_product(lists))
+    for key, flag in unused.items():
+        raise ConfigurationError(f"{flag}: none of the estimators {', '.join(entries)} takes a {key}")
+    return list(entries.items())
+
+
+def _check_takes_estimator(config: str, params: Dict[str, Any]) -> None:
+    model, constructor = (
+        Model.resolve_class_name(params["model"].get("type", "")) if "type" in params["model"] else (None, None)
+    )
+    if model is not None and constructor is None and "estimator" not in infer_constructor_params(model):
+        raise ConfigurationError(f"{config}: the model {params['model']['type']!r} takes no estimator")
+
+
+def _estimator_keys(name: str) -> Dict[str, Any]:
+    """The arguments of the constructor and their defaults (`inspect.Parameter.empty` where there is none)."""
+    try:
+        estimator, _ = Estimator.resolve_class_name(name)
+    except (ConfigurationError, TypeError) as error:
+        raise ConfigurationError(f"unknown estimator {name!r}; valid: {_valid_estimators()}") from error
+    keys = infer_constructor_params(estimator)
+    return {key: parameter.default for key, parameter in keys.items() if key != "self"}
+
+
+def _valid_estimators() -> str:
+    return ", ".join(sorted(Estimator.list_available()))
+
+
+def _check_estimator(config: str, params: Dict[str, Any], name: str, arguments: Dict[str, Any]) -> None:
+    keys = _estimator_keys(arguments["type"])
+    for key in arguments:
+        if key not in ("type", *keys):
+            raise ConfigurationError(
+                f"the estimator {name} ({arguments['type']}) has no key {key!r}; valid: {', '.join(keys) or 'none'}"
+            )
+    with _quietly():
+        try:
+            estimator = Estimator.from_params(Params(copy.deepcopy(arguments)))
+            if "structure" in params["model"]:
+                structure = copy.deepcopy(params["model"]["structure"])
+                structure = LatentStructure.from_params(structure if isinstance(structure, str) else Params(structure))
+                estimator.check(structure)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{config} with the estimator {name}, {arguments}: {error}") from error
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """AllenNLP logs every key that it reads: right in training, but nothing is trained here."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+
+
+def _as_object(estimator: Any) -> Dict[str, Any]:
+    if isinstance(estimator, str):
+        return {"type": estimator}
+    return {"type": Estimator.default_implementation, **estimator}
+
+
+def _read(path: str, seed: Optional[int] = None) -> Dict[str, Any]:
+    if not os.path.isfile(path):
+        raise ConfigurationError(f"the config {path} does not exist")
+    try:
+        return Params.from_file(path, ext_vars={} if seed is None else {"SPIGOT_SEED": str(seed)}).as_dict(quiet=True)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigurationError(f"the config {path} cannot be read: {error}") from error
+
+
+def _resolved(path: str, overrides: Dict[str, Any], seed: Optional[int]) -> Dict[str, Any]:
+    """What the config says with `overrides` and, if one is given, with `seed`."""
+    params = _override(path, _read(path, seed), overrides)
+    if seed is not None:
+        params.update(dict.fromkeys(SEEDS, seed))
+    if not isinstance(params.get("model"), dict) or not isinstance(params.get("trainer"), dict):
+        raise ConfigurationError(f"the config {path} has no model and trainer to study")
+    if "validation_data_path" not in params:
+        raise ConfigurationError(f"the config {path} has no validation_data_path, by which settings are chosen")
+    return params
+
+
+def _override(path: str, params: Dict[str, Any], overrides: Dict[str, Any]) -> Dict[str, Any]:
+    try:
+        return with_overrides(params, overrides)
+    except ValueError as error:
+        raise ConfigurationError(f"the config {path} cannot be overridden with {overrides}: {error}") from error
+
+
+def _without_seeds(params: Dict[str, Any]) -> Dict[str, Any]:
+    return {key: value for key, value in params.items() if key not in SEEDS}
+
+
+def _product(lists: Dict[str, List[Any]]) -> Iterator[Dict[str, Any]]:
+    for values in itertools.product(*lists.values()):
+        yield dict(zip(lists, values))
+
+
+def _run(name: str, path: str, params: Dict[str, Any], varied: Dict[str, Any]) -> Run:
+    settings: Dict[str, Any] = {}
+    estimator = None
+    if "estimator" in params["model"]:
+        arguments = _as_object(params["model"]["estimator"])
+        estimator = arguments.pop("type")
+        defaults = _estimator_keys(estimator).items()
+        settings = {key: value for key, value in defaults if value is not inspect.Parameter.empty}
+        settings.update(arguments)
+    settings.update({key: value for key, value in varied.items() if key != LEARNING_RATE})
+    optimizer = params["trainer"].get("optimizer")
+    if isinstance(optimizer, dict) and "lr" in optimizer:
+        settings["learning_rate"] = optimizer["lr"]
+    return Run(name, path, estimator, settings, params.get("random_seed"), params)

@@ -1,0 +1,240 @@
+"""
+What came of a study: one tidy table (CSV, JSON), and a summary (Markdown).
+"""
+
+import csv
+import datetime
+import json
+import math
+import statistics
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+
+from spigot_allennlp.commands.study.child import read_state, write_whole
+from spigot_allennlp.commands.study.design import Design, Run
+
+# Of the machine and the moment, not of the run; times are given by epoch.
+_LEFT_OUT = ("training_duration", "epoch", "training_start_epoch", "training_epochs")
+
+
+class Result(NamedTuple):
+    """
+    # Parameters
+
+    run : `Run`
+    finished : `bool`
+    epochs : `List[Dict[str, Any]]`
+        The metrics of each epoch, with `epoch` and `epoch_seconds`.
+    final : `Dict[str, Any]`
+        `best_epoch`, `best_validation_*` and, where the config evaluates on test data, `test_*`; empty until finished.
+    """
+
+    run: Run
+    finished: bool
+    epochs: List[Dict[str, Any]]
+    final: Dict[str, Any]
+
+
+class Setting(NamedTuple):
+    """The runs of one setting, which differ in their seeds."""
+
+    name: str
+    settings: Dict[str, Any]
+    results: List[Result]
+
+    def values(self, metric: str) -> List[float]:
+        values = [result.final.get(metric) for result in self.results]
+        return [value for value in values if isinstance(value, (int, float)) and math.isfinite(value)]
+
+    def mean(self, metric: str) -> Optional[float]:
+        values = self.values(metric)
+        return statistics.fmean(values) if values else None
+
+
+class ValidationMetric(NamedTuple):
+    """
+    By which AllenNLP chooses the best epoch, and the study the best setting: `+name` if more is better, `-name` if less
+    is, or a list of those, which are summed.
+    """
+
+    parts: Tuple[Tuple[int, str], ...]
+
+    @classmethod
+    def of(cls, params: Dict[str, Any]) -> "ValidationMetric":
+        given = params["trainer"].get("validation_metric", "-loss")
+        names = [given] if isinstance(given, str) else given
+        return cls(tuple((-1 if name.startswith("-") else 1, name.lstrip("+-")) for name in names))
+
+    @property
+    def name(self) -> str:
+        """Of the first part: what is shown."""
+        return self.parts[0][1]
+
+    def score(self, setting: Setting) -> float:
+        """The mean over the seeds; more is better."""
+        means = [(sign, setting.mean(f"best_validation_{name}")) for sign, name in self.parts]
+        return sum(-math.inf if mean is None else sign * mean for sign, mean in means)
+
+
+def read_result(run: Run, folder: Path) -> Result:
+    """
+    # Parameters
+
+    run : `Run`
+    folder : `Path`
+        Its own.
+    """
+    state = read_state(folder)
+    training = folder / "training"
+    records = [json.loads(path.read_text()) for path in training.glob("metrics_epoch_*.json")]
+    epochs = []
+    before = 0.0
+    for record in sorted(records, key=lambda record: record["epoch"]):
+        # Counted from where training was begun or resumed.
+        duration = _seconds(record["training_duration"])
+        seconds = duration if record["epoch"] in state["first_epochs"] else duration - before
+        before = duration
+        metrics = {key: value for key, value in record.items() if key.startswith(("training_", "validation_"))}
+        epochs.append({"epoch": record["epoch"], "epoch_seconds": round(seconds, 3), **_kept(metrics)})
+    final: Dict[str, Any] = {}
+    if state["finished"]:
+        metrics = json.loads((training / "metrics.json").read_text())
+        final = _kept({key: value for key, value in metrics.items() if key.startswith(("best_", "test_"))})
+    return Result(run, state["finished"], epochs, final)
+
+
+def _kept(metrics: Dict[str, Any]) -> Dict[str, Any]:
+    return {key: value for key, value in metrics.items() if key not in _LEFT_OUT and not key.endswith("_memory_MB")}
+
+
+def _seconds(duration: str) -> float:
+    """Of a printed `datetime.timedelta`."""
+    days, _, clock = duration.rpartition(", ")
+    hours, minutes, seconds = clock.split(":")
+    total = datetime.timedelta(hours=int(hours), minutes=int(minutes), seconds=float(seconds))
+    return total.total_seconds() + (86400 * int(days.split()[0]) if days else 0)
+
+
+def settings_of(results: Iterable[Result]) -> List[Setting]:
+    """In the order of the study, of finished runs only."""
+    settings: Dict[Tuple[str, str], Setting] = {}
+    for result in results:
+        run = result.run
+        key = (run.name, json.dumps(run.settings, sort_keys=True))
+        setting = settings.setdefault(key, Setting(run.name, run.settings, []))
+        if result.finished:
+            setting.results.append(result)
+    return [setting for setting in settings.values() if setting.results]
+
+
+def best_settings(settings: Iterable[Setting], metric: ValidationMetric) -> List[Setting]:
+    """The best of each name."""
+    best: Dict[str, Setting] = {}
+    for setting in settings:
+        if setting.name not in best or metric.score(setting) > metric.score(best[setting.name]):
+            best[setting.name] = setting
+    return list(best.values())
+
+
+def write_tables(directory: Path, results: List[Result]) -> None:
+    """
+    `results.csv` and `results.json`: a row for each run and epoch, with all its settings and metrics. What is not
+    known, and in JSON what is not finite, is empty (`null`).
+    """
+    rows = []
+    for result in results:
+        run = result.run
+        settings = {
+            "run": run.folder,
+            "name": run.name,
+            "config": run.config,
+            "estimator": run.estimator,
+            **run.settings,
+            "seed": run.seed,
+            "finished": result.finished,
+        }
+        rows += [{**settings, **epoch, **result.final} for epoch in result.epochs]
+    settings = [{**result.run.settings} for result in results]
+    names = ["run", "name", "config", "estimator", *_names(settings), "seed", "finished"]
+    columns = list(dict.fromkeys([*names, *_names(r.epochs[0] for r in results if r.epochs), *_names(rows)]))
+    rows = [{column: row.get(column) for column in columns} for row in rows]
+    write_whole(directory / "results.json", json.dumps([_finite(row) for row in rows], indent=1) + "\n")
+    path = directory / "results.csv.part"
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: json.dumps(v) if isinstance(v, (list, dict, bool)) else v for key, v in row.items()})
+    path.replace(directory / "results.csv")
+
+
+def _names(rows: Iterable[Dict[str, Any]]) -> List[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _finite(row: Dict[str, Any]) -> Dict[str, Any]:
+    return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
+
+
+def write_summary(directory: Path, design: Design, results: List[Result], metric: ValidationMetric) -> None:
+    """
+    `summary.md`: the best setting of each name and all settings, with means and standard deviations over the seeds.
+    """
+    settings = settings_of(results)
+    varying = design.varying()
+    sections = [f"# Study of {design.runs[0].config}\n"]
+    finished = sum(result.finished for result in results)
+    direction = " and ".join(f"{'more' if sign > 0 else 'less'} {name}" for sign, name in metric.parts)
+    sections.append(
+        f"{finished} of {len(results)} runs. Mean ± standard deviation over the seeds (n of them), at each run's best "
+        f"epoch on the validation data ({direction} is better); `test` columns are of those same weights.\n"
+    )
+    if settings:
+        sections += ["## The best setting of each\n", _table(best_settings(settings, metric), varying, metric)]
+        sections += ["## All settings\n", _table(settings, varying, metric)]
+    unfinished = [
+        f"- {result.run.describe(varying)} (`runs/{result.run.folder}`)" for result in results if not result.finished
+    ]
+    if unfinished:
+        sections += ["## Not finished\n", "\n".join(unfinished) + "\n"]
+    write_whole(directory / "summary.md", "\n".join(sections))
+
+
+def _table(settings: List[Setting], varying: List[str], metric: ValidationMetric) -> str:
+    metrics = _metrics(settings, metric)
+    shown = [name for name in varying if any(name in setting.settings for setting in settings)]
+    header = ["", *shown, "n", *(name.replace("best_validation_", "").replace("test_", "test ") for name in metrics)]
+    rows = []
+    for setting in settings:
+        values = [_cell(setting.settings.get(name)) for name in shown]
+        rows.append(
+            [setting.name, *values, len(setting.results), *(mean_and_spread(setting.values(m)) for m in metrics)]
+        )
+    return table(header, rows)
+
+
+def _metrics(settings: List[Setting], metric: ValidationMetric) -> List[str]:
+    """The validation metric first, then the others; what models keep off the progress bar is left to the table."""
+    names = _names(result.final for setting in settings for result in setting.results)
+    first = [f"best_validation_{name}" for _, name in metric.parts]
+    rest = [name for name in names if name.startswith(("best_validation_", "test_")) and name not in first]
+    return first + [name for name in rest if "_validation__" not in name and not name.startswith("test__")]
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """`mean ± standard deviation`; the latter from two values on."""
+    if not values:
+        return ""
+    mean = f"{statistics.fmean(values):.4f}"
+    return f"{mean} ± {statistics.stdev(values):.4f}" if len(values) > 1 else mean
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Markdown."""
+    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    lines += [f"| {' | '.join(map(str, row))} |" for row in rows]
+    return "\n".join(lines) + "\n"
