@@ -1,7 +1,9 @@
-from typing import Any, Dict, List, NamedTuple, Optional
+from contextlib import nullcontext
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 from allennlp.common import Lazy
+from allennlp.common.checks import ConfigurationError
 from allennlp.data import TextFieldTensors, Vocabulary
 from allennlp.models import Model
 from allennlp.modules import Seq2SeqEncoder, TextFieldEmbedder
@@ -9,8 +11,10 @@ from allennlp.nn import InitializerApplicator
 
 from spigot_allennlp.functional.trees import heads_from_arcs
 from spigot_allennlp.metrics import TreeScores
-from spigot_allennlp.modules import ArcScorer, BiaffineArcScorer, ParserHead, TextEncoder
+from spigot_allennlp.models.vocabularies import check_vocabulary
+from spigot_allennlp.modules import ArcPruner, ArcScorer, BiaffineArcScorer, ParserHead, TextEncoder, TreeLoss
 from spigot_allennlp.modules.root import with_root
+from spigot_allennlp.modules.word_dropout import no_word_dropout
 from spigot_allennlp.structures import LatentStructure
 from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
@@ -37,10 +41,18 @@ class SyntacticParser(Model):
     arc_scorer : `Lazy[ArcScorer]`, optional (default = biaffine)
     structure : `LatentStructure`, optional (default = `projective_tree`)
         What its argmax decodes.
+    loss : `TreeLoss`, optional (default = cross-entropy)
+        Of the arcs; that of their relations is the cross-entropy.
+    pruner : `ArcPruner`, optional (default = `None`)
+        With a `syntactic_parser` that was trained before.
     label_dim : `int`, optional (default = `64`)
         Of the relations.
     dropout : `float`, optional (default = `0.0`)
     initializer : `InitializerApplicator`, optional
+
+    # Errors
+
+    `ConfigurationError` for a pruner that is no `syntactic_parser`, or has another vocabulary.
     """
 
     default_predictor = "dependency_graph"
@@ -52,6 +64,8 @@ class SyntacticParser(Model):
         encoder: Optional[Seq2SeqEncoder] = None,
         arc_scorer: Lazy[ArcScorer] = Lazy(BiaffineArcScorer),
         structure: LatentStructure = None,
+        loss: TreeLoss = None,
+        pruner: ArcPruner = None,
         label_dim: int = 64,
         dropout: float = 0.0,
         initializer: InitializerApplicator = InitializerApplicator(),
@@ -60,17 +74,41 @@ class SyntacticParser(Model):
         refuse_unknown_keys(self, kwargs)
         super().__init__(vocab, **kwargs)
         self.text_encoder = TextEncoder(text_field_embedder, encoder, dropout)
-        self.head = ParserHead(vocab, self.text_encoder.get_output_dim(), arc_scorer, label_dim=label_dim)
         self.structure = structure or LatentStructure.by_name(LatentStructure.default_implementation)()
+        check_tree_pruner(vocab, pruner, "pruner")
+        self.head = ParserHead(
+            vocab,
+            self.text_encoder.get_output_dim(),
+            arc_scorer,
+            label_dim=label_dim,
+            arc_loss=loss,
+            structure=self.structure,
+            pruner=pruner,
+        )
         self._tree_scores = TreeScores()
         initializer(self)
 
-    def score(self, tokens: TextFieldTensors) -> ParserState:
+    def score(self, tokens: TextFieldTensors, word_dropout: bool = True) -> ParserState:
         """
-        The part of `forward` that a larger model uses.
+        The part of `forward` that a larger model uses; before pruning.
+
+        # Parameters
+
+        tokens : `TextFieldTensors`
+        word_dropout : `bool`, optional (default = `True`)
+            Whether words are dropped, if this model does so in training. Peng et al. (2018) do not where the parser is
+            an intermediate layer.
         """
-        states, mask = self.text_encoder(tokens)
+        with nullcontext() if word_dropout else no_word_dropout(self.text_encoder):
+            states, mask = self.text_encoder(tokens)
         return ParserState(states, mask, self.head(states))
+
+    def score_arcs(self, tokens: TextFieldTensors) -> Tuple[torch.Tensor, torch.Tensor]:
+        """
+        Arc scores `(batch, dependents, heads)` and the mask `(batch, 1 + words)`, for an `ArcPruner`.
+        """
+        state = self.score(tokens)
+        return state.scores, state.mask
 
     def forward(
         self,
@@ -98,16 +136,17 @@ class SyntacticParser(Model):
             human readable: `sentence_id`, `words`, `heads` and `deprels`, lists over the words.
         """
         states, mask, scores = self.score(tokens)
+        gold_heads = None if head_indices is None else with_root(head_indices, -1, mask[:, 1:])
+        scores, loss_scores = self.head.prune(scores, tokens, gold_heads, self.structure)
         heads = heads_from_arcs(self.structure.argmax(scores, mask))
         relations = self.head.relations(states, heads)
         output: Dict[str, Any] = {"heads": heads, "metadata": metadata}
         if relations is not None:
             output["relations"] = relations
-        if head_indices is not None:
-            gold_heads = with_root(head_indices, -1, mask[:, 1:])
+        if gold_heads is not None:
             gold_relations = None if head_tags is None else with_root(head_tags, -1, mask[:, 1:])
             self._tree_scores(heads, relations, gold_heads, gold_relations)
-            output["loss"] = self.head.loss(states, scores, mask, gold_heads, gold_relations).mean()
+            output["loss"] = self.head.loss(states, loss_scores, mask, gold_heads, gold_relations).mean()
         return output
 
     def make_output_human_readable(self, output_dict: Dict[str, Any]) -> Dict[str, Any]:
@@ -121,7 +160,29 @@ class SyntacticParser(Model):
         }
 
     def get_metrics(self, reset: bool = False) -> Dict[str, float]:
-        return self._tree_scores.get_metric(reset)
+        """
+        `uas`, `las` and `tree_depth`; with a pruner `_pruning_recall` and `_pruning_density`.
+        """
+        metrics = self._tree_scores.get_metric(reset)
+        if self.head.pruner is not None:
+            metrics.update(self.head.pruner.get_metrics(reset))
+        return metrics
+
+
+def check_tree_pruner(vocab: Vocabulary, pruner: Optional[ArcPruner], key: str) -> None:
+    """
+    # Errors
+
+    `ConfigurationError` for a pruner, given as `key`, that does not work in a model with this vocabulary.
+    """
+    if pruner is None:
+        return
+    if not isinstance(pruner.model, SyntacticParser):
+        raise ConfigurationError(
+            f"the model of {key} is a {type(pruner.model).__name__}; valid: 'from_archive' with the archive of a "
+            "'syntactic_parser'"
+        )
+    check_vocabulary(vocab, pruner.model.vocab, key)
 
 
 def readable_trees(

@@ -9,22 +9,33 @@ from allennlp.modules import Seq2SeqEncoder, TextFieldEmbedder
 from allennlp.nn import InitializerApplicator
 
 from spigot_allennlp.estimators import Estimator
+from spigot_allennlp.estimators.estimator import at_least_one
+from spigot_allennlp.functional.labeled_graphs import best_graph
 from spigot_allennlp.functional.trees import arcs_from_heads, heads_from_arcs, legal_arcs
 from spigot_allennlp.metrics import DependencyGraphF1, EstimatorDiagnostics, TreeScores
-from spigot_allennlp.models.syntactic_parser import SyntacticParser, readable_trees
+from spigot_allennlp.models.syntactic_parser import SyntacticParser, check_tree_pruner, readable_trees
+from spigot_allennlp.models.vocabularies import check_vocabulary
 from spigot_allennlp.modules import (
     ArcLabeler,
+    ArcPruner,
     ArcScorer,
     BiaffineArcScorer,
     ConstantWeight,
+    CrossEntropyGraphLoss,
+    DeterministicRoles,
+    GraphLoss,
     HeadComposer,
     ParserHead,
+    PredicateScorer,
     TextEncoder,
+    TreeLoss,
     WeightSchedule,
 )
-from spigot_allennlp.modules.relations import RELATIONS_OFFSET, num_relations, relation_loss
+from spigot_allennlp.modules.arc_pruner import PrunedArcs
+from spigot_allennlp.modules.graph_loss import GraphScores, labeled_arcs
+from spigot_allennlp.modules.relations import RELATIONS_OFFSET, num_relations
 from spigot_allennlp.modules.root import with_root
-from spigot_allennlp.structures import LatentStructure
+from spigot_allennlp.structures import ArcGraph, LatentStructure
 from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
 _SYNTAX = ("predicted", "gold", "none")
@@ -37,10 +48,15 @@ class SyntacticThenSemantic(Model):
     what of the graph's loss reaches the syntactic scores, the estimator decides.
 
     Every word's state is conditioned on its head's (`HeadComposer`); arcs and their labels are then scored by biaffine
-    forms. An arc from ROOT marks a top node. An instance's loss is the cross-entropy of all its possible
-    arcs, each present or not, plus that of the labels of its gold arcs, summed over the sentence:
+    forms. An arc from ROOT marks a top node. An instance's loss is, unless `graph_loss` says otherwise, the
+    cross-entropy of all its possible arcs, each present or not, plus that of the labels of its gold arcs, summed over
+    the sentence:
 
         loss = mean instance loss + weight * mean syntactic loss
+
+    Trees and graphs may be those of different sentences, in batches of their own (training_configs/
+    syntactic_then_semantic/two_corpora.jsonnet): a batch of trees teaches the syntactic part only, a batch of graphs
+    both, the syntactic one through the estimator.
 
     # Parameters
 
@@ -57,11 +73,24 @@ class SyntacticThenSemantic(Model):
         Whether `syntactic_parser` stays as it is, without dropout.
     arc_scorer : `Lazy[ArcScorer]`, optional (default = biaffine)
         Scores the tree's arcs where the encoder is shared.
+    syntactic_loss : `TreeLoss`, optional (default = cross-entropy)
+    syntactic_pruner : `ArcPruner`, optional (default = `None`)
+        Of the tree's arcs, with a `syntactic_parser` that was trained before. This key and the one above are for a
+        shared encoder; a `syntactic_parser` brings its own.
     structure : `LatentStructure`, optional (default = `projective_tree`)
     estimator : `Estimator`, optional (default = `spigot`)
     syntactic_loss_weight : `Union[float, WeightSchedule]`, optional (default = `1.0`)
         Of the supervised syntactic loss; 0 leaves the tree purely latent. Sentences without a gold tree add nothing.
     graph_arc_scorer : `Lazy[ArcScorer]`, optional (default = biaffine)
+    graph_loss : `GraphLoss`, optional (default = cross-entropy)
+    graph_pruner : `ArcPruner`, optional (default = `None`)
+        Of the graph's arcs, with a model of this type that was trained before by cross-entropy.
+    predicate_dim : `int`, optional (default = `None`)
+        The hidden size of the perceptron that scores predicates, which arcs need then: see `best_graph`. `None`: there
+        are no such scores.
+    deterministic_roles : `Union[str, List[str]]`, optional (default = `None`)
+        The labels of which a predicate has one argument at most, or `"observed"`: those that the training data use so
+        (`DeterministicRoles`). `None`: any word may have any label.
     label_dim : `int`, optional (default = `64`)
         Of the graph's labels.
     dropout : `float`, optional (default = `0.0`)
@@ -69,8 +98,8 @@ class SyntacticThenSemantic(Model):
 
     # Errors
 
-    `ConfigurationError` for keys that contradict each other, a structure that the estimator cannot work with, and data
-    that lack what `syntax` needs.
+    `ConfigurationError` for keys that contradict each other, a structure that the estimator cannot work with, parts
+    from archives that do not fit, and data that lack what `syntax` needs.
     """
 
     default_predictor = "dependency_graph"
@@ -88,6 +117,12 @@ class SyntacticThenSemantic(Model):
         estimator: Estimator = None,
         syntactic_loss_weight: Union[float, WeightSchedule] = 1.0,
         graph_arc_scorer: Lazy[ArcScorer] = Lazy(BiaffineArcScorer),
+        syntactic_loss: TreeLoss = None,
+        syntactic_pruner: ArcPruner = None,
+        graph_loss: GraphLoss = None,
+        graph_pruner: ArcPruner = None,
+        predicate_dim: int = None,
+        deterministic_roles: Union[str, List[str]] = None,
         label_dim: int = 64,
         dropout: float = 0.0,
         initializer: InitializerApplicator = InitializerApplicator(),
@@ -109,7 +144,20 @@ class SyntacticThenSemantic(Model):
         self._check_parser()
         # A tree from elsewhere needs no scores.
         shared = syntax == "predicted" and syntactic_parser is None
-        self.parser_head = ParserHead(vocab, dim, arc_scorer) if shared else None
+        for key, value in {"syntactic_loss": syntactic_loss, "syntactic_pruner": syntactic_pruner}.items():
+            if value is not None and not shared:
+                raise ConfigurationError(
+                    f"{key} is of no use where no tree is predicted, nor beside a syntactic_parser, whose own keys are "
+                    "'loss' and 'pruner'"
+                )
+        check_tree_pruner(vocab, syntactic_pruner, "syntactic_pruner")
+        self.parser_head = (
+            ParserHead(
+                vocab, dim, arc_scorer, arc_loss=syntactic_loss, structure=self.structure, pruner=syntactic_pruner
+            )
+            if shared
+            else None
+        )
         if frozen_syntax:
             self.syntactic_parser.requires_grad_(False)
         if not isinstance(syntactic_loss_weight, WeightSchedule):
@@ -123,6 +171,18 @@ class SyntacticThenSemantic(Model):
         self.graph_arc_scorer = graph_arc_scorer.construct(input_dim=dim)
         self.label_namespace = "arc_relations"
         self.graph_labeler = ArcLabeler(dim, max(num_relations(vocab, self.label_namespace), 1), label_dim, dropout)
+        self.graph_loss = graph_loss or CrossEntropyGraphLoss()
+        self.predicate_scorer = None
+        if predicate_dim is not None:
+            self.predicate_scorer = PredicateScorer(dim, at_least_one("predicate_dim", predicate_dim))
+        self.deterministic_roles = None
+        if deterministic_roles is not None:
+            self.deterministic_roles = DeterministicRoles(vocab, self.label_namespace, deterministic_roles)
+        # Whether arcs and labels are decoded together.
+        constrained = predicate_dim is not None or deterministic_roles is not None
+        self._joint = self.graph_loss.joint or constrained
+        self.graph_pruner = graph_pruner
+        self._check_graph_pruner()
 
         self._graph_f1 = DependencyGraphF1()
         self._tree_scores = TreeScores()
@@ -144,15 +204,19 @@ class SyntacticThenSemantic(Model):
                 f"syntactic_parser is a {type(parser).__name__}; valid: a model of type 'syntactic_parser', or "
                 "'from_archive' with the archive of one"
             )
-        for namespace in sorted(parser.vocab.get_namespaces() & self.vocab.get_namespaces()):
-            parsers = parser.vocab.get_index_to_token_vocabulary(namespace)
-            for index, token in self.vocab.get_index_to_token_vocabulary(namespace).items():
-                if parsers.get(index) != token:
-                    raise ConfigurationError(
-                        f"this model's vocabulary has '{token}' at {index} of namespace '{namespace}', that of "
-                        f"syntactic_parser has '{parsers.get(index)}' there. Valid: a vocabulary that begins with the "
-                        'parser\'s, as in "vocabulary": {"type": "extend", "directory": <the parser\'s archive>}'
-                    )
+        check_vocabulary(self.vocab, parser.vocab, "syntactic_parser")
+
+    def _check_graph_pruner(self) -> None:
+        if self.graph_pruner is None:
+            return
+        model = self.graph_pruner.model
+        if not isinstance(model, SyntacticThenSemantic) or model.graph_loss.joint or model.syntax == "gold":
+            raise ConfigurationError(
+                f"the model of graph_pruner is a {type(model).__name__} whose arcs have no probabilities of their own; "
+                "valid: 'from_archive' with the archive of a 'syntactic_then_semantic' that was trained with the "
+                "graph_loss 'cross_entropy' and predicts the tree or has none"
+            )
+        check_vocabulary(self.vocab, model.vocab, "graph_pruner")
 
     def train(self, mode: bool = True) -> "SyntacticThenSemantic":
         super().train(mode)
@@ -188,28 +252,35 @@ class SyntacticThenSemantic(Model):
             `arc_scores` `(batch, 1 + words, 1 + words)`, with syntax `tree` (what the graph was conditioned on, same
             shape), and `loss` where gold labels are known. Outside training also `labels`, same shape, -1 where there
             is no arc, and with syntax the tree's `heads` and `relations`, `(batch, 1 + words)`. Made human readable:
-            `sentence_id`, `words`, `tops`, `arcs` (each with dependent, head, label and probability; words count
-            from 1), and with syntax `heads` and `deprels`.
+            `sentence_id`, `words`, `tops`, `arcs` (each with dependent, head, label and probability, or score
+            where `graph_loss` is no likelihood; words count from 1), and with syntax `heads` and `deprels`.
         """
         states, mask = self.text_encoder(tokens)
         words = mask[:, 1:]
         gold_heads = None if head_indices is None else with_root(head_indices, -1, words)
         gold_relations = None if head_tags is None else with_root(head_tags, -1, words)
         gold_graph = None if arc_tags is None else self._graph_with_root(arc_tags, tops, words)
+        if self.training and self.deterministic_roles is not None:
+            self.deterministic_roles.observe(gold_graph)
+        pruned = None
+        if self.graph_pruner is not None and (gold_graph is not None or not self.training):
+            pruned = self.graph_pruner(tokens, ArcGraph(), None if gold_graph is None else gold_graph >= 0)
 
         def downstream(tree: Optional[torch.Tensor]) -> Dict[str, torch.Tensor]:
-            return self._downstream(states, mask, tree, gold_graph)
+            return self._downstream(states, mask, tree, gold_graph, pruned)
 
         parser_states, relations, syntactic_loss, tree = states, None, None, None
         if self.syntax == "predicted":
             parser_head = self.parser_head
             if self.syntactic_parser is not None:
                 parser_head = self.syntactic_parser.head
-                parser_states, _, scores = self.syntactic_parser.score(tokens)
+                intermediate = gold_graph is not None
+                parser_states, _, scores = self.syntactic_parser.score(tokens, word_dropout=not intermediate)
             else:
                 scores = parser_head(states)
+            scores, loss_scores = parser_head.prune(scores, tokens, gold_heads, self.structure)
             if gold_heads is not None:
-                syntactic_loss = parser_head.loss(parser_states, scores, mask, gold_heads, gold_relations)
+                syntactic_loss = parser_head.loss(parser_states, loss_scores, mask, gold_heads, gold_relations)
             if self.training and gold_graph is None:
                 # A batch of trees alone: nothing follows.
                 return self._output({}, None, metadata, syntactic_loss)
@@ -272,41 +343,80 @@ class SyntacticThenSemantic(Model):
         mask: torch.Tensor,
         tree: Optional[torch.Tensor],
         gold_graph: Optional[torch.Tensor],
+        pruned: Optional[PrunedArcs],
     ) -> Dict[str, torch.Tensor]:
         """
         Graph scores, given a tree; with gold graphs `instance_loss`, `(batch,)`.
         """
         composed = self.composer(states, tree)
-        legal = legal_arcs(mask)
-        arc_scores = self.graph_arc_scorer(composed).masked_fill(~legal, 0.0)
-        arcs = (arc_scores.detach() > 0) & legal
-        outputs = {"composed": composed, "arc_scores": arc_scores, "arcs": arcs}
+        scores = self._graph_scores(composed, mask)
+        possible = scores.possible if pruned is None else scores.possible & ~pruned.inference
+        outputs = {"composed": composed, "arc_scores": scores.arcs}
+        if self._joint:
+            # shape: (batch, dependents, heads, labels)
+            labeled = self.graph_loss.labeled_scores(scores._replace(possible=possible)).detach()
+            predicates = None if scores.predicates is None else scores.predicates.detach()
+            labels = best_graph(labeled, predicates, self._roles()).labels
+            outputs["labels"] = torch.where(labels >= 0, labels + RELATIONS_OFFSET, -1)
+            outputs["labels"][:, :, 0].clamp_(max=0)
+            outputs["arcs"] = labels >= 0
+            if self.graph_loss.joint:
+                outputs["arc_scores"] = labeled.max(-1).values.masked_fill(~scores.possible, 0.0)
+        else:
+            outputs["arcs"] = (scores.arcs.detach() > 0) & possible
+        if pruned is not None:
+            outputs["arc_scores"] = outputs["arc_scores"].masked_fill(pruned.inference, -torch.inf)
         if gold_graph is None:
             return outputs
-        gold_arcs = gold_graph >= 0
-        losses = torch.nn.functional.binary_cross_entropy_with_logits(
-            arc_scores, gold_arcs.to(arc_scores.dtype), reduction="none"
-        )
-        instance_loss = losses.masked_fill(~legal, 0.0).flatten(1).sum(-1)
 
+        gold_arcs = gold_graph >= 0
+        index = labeled_arcs(gold_arcs)
+        logits = self.graph_labeler(composed, index) if scores.labels is None else scores.labels[index]
         # Top nodes, the arcs from ROOT, have no label to get wrong.
-        labels_correct = gold_arcs.clone()
-        index = batch, dependents, heads = _labeled_arcs(gold_arcs)
-        gold_labels = gold_graph[index]
-        logits = self.graph_labeler(composed, index)
-        labels_correct[index] = logits.detach().argmax(-1) + RELATIONS_OFFSET == gold_labels
-        outputs["labels_correct"] = labels_correct
-        outputs["instance_loss"] = instance_loss + relation_loss(logits, gold_labels, batch, len(mask))
+        outputs["labels_correct"] = gold_arcs.clone()
+        predicted = outputs["labels"][index] if self._joint else logits.detach().argmax(-1) + RELATIONS_OFFSET
+        outputs["labels_correct"][index] = predicted == gold_graph[index]
+        if pruned is not None:
+            scores = scores._replace(possible=scores.possible & ~pruned.loss)
+        outputs["instance_loss"] = self.graph_loss(scores, gold_graph, logits, self._roles())
         return outputs
+
+    def _graph_scores(self, composed: torch.Tensor, mask: torch.Tensor) -> GraphScores:
+        legal = legal_arcs(mask)
+        return GraphScores(
+            arcs=self.graph_arc_scorer(composed).masked_fill(~legal, 0.0),
+            possible=legal,
+            labels=self.graph_labeler.all_arcs(composed) if self._joint else None,
+            predicates=None if self.predicate_scorer is None else self.predicate_scorer(composed, mask),
+        )
+
+    def _roles(self) -> Optional[torch.Tensor]:
+        return None if self.deterministic_roles is None else self.deterministic_roles()
+
+    def score_arcs(self, tokens: TextFieldTensors) -> Tuple[torch.Tensor, torch.Tensor]:
+        """
+        The graph's arc scores `(batch, dependents, heads)` and the mask `(batch, 1 + words)`, for an `ArcPruner`.
+        """
+        states, mask = self.text_encoder(tokens)
+        tree = None
+        if self.syntax == "predicted":
+            head, parser_states = self.parser_head, states
+            if self.syntactic_parser is not None:
+                head, parser_states = self.syntactic_parser.head, self.syntactic_parser.score(tokens).states
+            scores, _ = head.prune(head(parser_states), tokens, None, self.structure)
+            tree = self.estimator(scores, mask, self.structure, lambda value: {}).structure
+        return self.graph_arc_scorer(self.composer(states, tree)), mask
 
     def _predicted_labels(self, outputs: Dict[str, torch.Tensor]) -> torch.Tensor:
         """`(batch, 1 + words, 1 + words)`: -1 without an arc, 0 for top nodes, else an index of the vocabulary."""
-        labels = outputs["arcs"].long() - 1
-        index = _labeled_arcs(outputs["arcs"])
-        best = self.graph_labeler(outputs["composed"], index).argmax(-1) + RELATIONS_OFFSET
+        if self._joint:
+            labels = outputs["labels"]
+        else:
+            labels = outputs["arcs"].long() - 1
+            index = labeled_arcs(outputs["arcs"])
+            labels[index] = self.graph_labeler(outputs["composed"], index).argmax(-1) + RELATIONS_OFFSET
         # Where training showed no label at all, that of every arc is unknown.
-        labels[index] = best.clamp(max=self.vocab.get_vocab_size(self.label_namespace) - 1)
-        return labels
+        return labels.clamp(max=self.vocab.get_vocab_size(self.label_namespace) - 1)
 
     def _graph_with_root(self, arc_tags: torch.Tensor, tops: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """
@@ -336,13 +446,14 @@ class SyntacticThenSemantic(Model):
         if "labels" not in output_dict:
             raise ConfigurationError("a training step predicts no labels; to predict, call model.eval() first")
         words = [entry["words"] for entry in output_dict["metadata"]]
-        probabilities = output_dict["arc_scores"].sigmoid()
+        scores = output_dict["arc_scores"]
+        kind, values = ("score", scores) if self.graph_loss.joint else ("probability", scores.sigmoid())
         arcs: List[List[Dict[str, Any]]] = [[] for _ in words]
         tops: List[List[int]] = [[] for _ in words]
         labels = output_dict["labels"]
         index = (labels >= 0).nonzero(as_tuple=True)
-        for (sentence, dependent, head), label, probability in zip(
-            torch.stack(index, -1).tolist(), labels[index].tolist(), probabilities[index].tolist()
+        for (sentence, dependent, head), label, value in zip(
+            torch.stack(index, -1).tolist(), labels[index].tolist(), values[index].tolist()
         ):
             if head == 0:
                 tops[sentence].append(dependent)
@@ -353,7 +464,7 @@ class SyntacticThenSemantic(Model):
                     "dependent": dependent,
                     "head": head,
                     "label": name,
-                    "probability": round(probability, 4),
+                    kind: round(value, 4),
                 }
             )
         readable: Dict[str, Any] = {
@@ -371,18 +482,18 @@ class SyntacticThenSemantic(Model):
     def get_metrics(self, reset: bool = False) -> Dict[str, float]:
         """
         `labeled_f1` and `unlabeled_f1` of the graph; with predicted syntax `uas`, `las` and `tree_depth`. Kept off the
-        progress bar by their `_`: precision, recall and exact match, and in training the estimator's diagnostics.
+        progress bar by their `_`: precision, recall and exact match, in training the estimator's diagnostics, and what
+        pruners leave of the graph (`_pruning_recall`, `_pruning_density`) and of the tree (`_syntactic_pruning_...`).
         """
         graph = self._graph_f1.get_metric(reset)
         metrics = {name if name.endswith("_f1") else f"_{name}": value for name, value in graph.items()}
         if self.syntax == "predicted":
             metrics.update(self._tree_scores.get_metric(reset))
+            head = self.parser_head if self.syntactic_parser is None else self.syntactic_parser.head
+            if head.pruner is not None:
+                metrics.update(head.pruner.get_metrics(reset, prefix="syntactic_"))
             if self.training:
                 metrics.update(self._diagnostics.get_metric(reset))
+        if self.graph_pruner is not None:
+            metrics.update(self.graph_pruner.get_metrics(reset))
         return metrics
-
-
-def _labeled_arcs(arcs: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The indices of all arcs but those from ROOT."""
-    batch, dependents, heads = arcs[:, :, 1:].nonzero(as_tuple=True)
-    return batch, dependents, heads + 1

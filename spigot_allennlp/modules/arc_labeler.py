@@ -47,3 +47,22 @@ class ArcLabeler(torch.nn.Module):
         # shape: (arcs, labels, label_dim + 1)
         by_label = self.bilinear(dependent).view(-1, self.num_labels, head.size(-1))
         return torch.bmm(by_label, head.unsqueeze(-1)).squeeze(-1)
+
+    def all_arcs(self, states: torch.Tensor) -> torch.Tensor:
+        """
+        # Parameters
+
+        states : `torch.Tensor`
+            `(batch, tokens, state_dim)`.
+
+        # Returns
+
+        `torch.Tensor`
+            `(batch, dependents, heads, labels)`: the labels of every pair of tokens.
+        """
+        dependent = torch.nn.functional.pad(self.dependent(states), (0, 1), value=1.0)
+        head = torch.nn.functional.pad(self.head(states), (0, 1), value=1.0)
+        # shape: (batch, dependents * labels, label_dim + 1)
+        by_label = self.bilinear(dependent).view(len(states), -1, head.size(-1))
+        scores = torch.bmm(by_label, head.transpose(1, 2))
+        return scores.view(*states.shape[:2], self.num_labels, -1).transpose(-1, -2)

@@ -40,7 +40,7 @@ class ConstantWeight(WeightSchedule):
 
     def __init__(self, weight: float) -> None:
         super().__init__()
-        self.value = _nonnegative("weight", weight)
+        self.value = nonnegative("weight", weight)
 
     def weight(self, step: torch.Tensor) -> torch.Tensor:
         return torch.full_like(step, self.value, dtype=torch.float)
@@ -61,8 +61,8 @@ class LinearWeight(WeightSchedule):
 
     def __init__(self, start: float, end: float, num_steps: int) -> None:
         super().__init__()
-        self.start = _nonnegative("start", start)
-        self.end = _nonnegative("end", end)
+        self.start = nonnegative("start", start)
+        self.end = nonnegative("end", end)
         if num_steps < 1:
             raise ConfigurationError(f"num_steps is {num_steps}; valid: an integer >= 1")
         self.num_steps = num_steps
@@ -72,7 +72,14 @@ class LinearWeight(WeightSchedule):
         return self.start + (self.end - self.start) * progress
 
 
-def _nonnegative(name: str, value: float) -> float:
+def nonnegative(name: str, value: float) -> float:
+    """
+    `value`, if it is a finite number that is at least 0.
+
+    # Errors
+
+    `ConfigurationError` otherwise.
+    """
     if not 0 <= value < float("inf"):
         raise ConfigurationError(f"{name} is {value}; valid: a number >= 0")
     return value

@@ -1,0 +1,28 @@
+from allennlp.common.checks import ConfigurationError
+from allennlp.data import Vocabulary
+
+
+def check_vocabulary(vocab: Vocabulary, part: Vocabulary, key: str) -> None:
+    """
+    A model is fed with indices of its own vocabulary; so is the pre-trained model that is a part of it.
+
+    # Parameters
+
+    vocab, part : `Vocabulary`
+        Of the model and of its part.
+    key : `str`
+        What the part is in the model's config.
+
+    # Errors
+
+    `ConfigurationError` where the two disagree.
+    """
+    for namespace in sorted(part.get_namespaces() & vocab.get_namespaces()):
+        parts = part.get_index_to_token_vocabulary(namespace)
+        for index, token in vocab.get_index_to_token_vocabulary(namespace).items():
+            if parts.get(index) != token:
+                raise ConfigurationError(
+                    f"this model's vocabulary has '{token}' at {index} of namespace '{namespace}', that of "
+                    f"{key} has '{parts.get(index)}' there. Valid: a vocabulary that begins with the "
+                    'parser\'s, as in "vocabulary": {"type": "extend", "directory": <the parser\'s archive>}'
+                )

@@ -1,0 +1,92 @@
+import math
+from typing import Dict, NamedTuple, Optional
+
+import torch
+from allennlp.common import FromParams
+from allennlp.common.checks import ConfigurationError
+from allennlp.data import TextFieldTensors
+from allennlp.models import Model
+
+from spigot_allennlp.functional.trees import legal_arcs
+from spigot_allennlp.metrics import MaskedMean
+from spigot_allennlp.structures import LatentStructure
+
+
+class PrunedArcs(NamedTuple):
+    """
+    # Parameters
+
+    inference, loss : `torch.Tensor`
+        Boolean `(batch, dependents, heads)`: the arcs that are not considered. Gold arcs always are in the loss, which
+        would be infinite otherwise, and in training; what is predicted knows nothing of them.
+    """
+
+    inference: torch.Tensor
+    loss: torch.Tensor
+
+
+class ArcPruner(torch.nn.Module, FromParams):
+    """
+    Removes the arcs that a first-order model, trained before, finds improbable (Martins and Almeida 2014, section 3.2;
+    Peng et al. 2018, section 4.1): those of marginal probability below a threshold, but none of its best structure, so
+    that there always is one left. The model stays as it is.
+
+    # Parameters
+
+    model : `Model`
+        Of the same kind as the one whose arcs are pruned, `{"type": "from_archive", "archive_file": ...}`.
+    threshold : `float`, optional (default = `1e-4`)
+
+    # Errors
+
+    `ConfigurationError` for a threshold that is no probability below 1, and a model that does not score arcs.
+    """
+
+    def __init__(self, model: Model, threshold: float = 1e-4) -> None:
+        super().__init__()
+        if not 0 <= threshold < 1:
+            raise ConfigurationError(f"threshold is {threshold!r}; valid: a probability below 1")
+        self.model = model.requires_grad_(False).eval()
+        self.threshold = threshold
+        self._means = {name: MaskedMean() for name in ("recall", "density")}
+
+    def train(self, mode: bool = True) -> "ArcPruner":
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    def forward(
+        self, tokens: TextFieldTensors, structure: LatentStructure, gold: Optional[torch.Tensor] = None
+    ) -> PrunedArcs:
+        """
+        # Parameters
+
+        tokens : `TextFieldTensors`
+        structure : `LatentStructure`
+            Whose marginals and best structure the scores are for.
+        gold : `torch.Tensor`, optional
+            Boolean `(batch, dependents, heads)`: gold arcs.
+        """
+        with torch.no_grad():
+            scores, mask = self.model.score_arcs(tokens)
+            kept = structure.marginals(scores, mask) >= self.threshold
+            kept = kept | (structure.argmax(scores, mask) > 0)
+        legal = legal_arcs(mask)
+        self._means["density"](kept, legal)
+        pruned = legal & ~kept
+        if gold is None:
+            return PrunedArcs(pruned, pruned)
+        self._means["recall"](kept, gold)
+        loss = pruned & ~gold
+        return PrunedArcs(loss if self.training else pruned, loss)
+
+    def get_metrics(self, reset: bool = False, prefix: str = "") -> Dict[str, float]:
+        """
+        # Returns
+
+        `Dict[str, float]`
+            `_<prefix>pruning_recall`: the fraction of gold arcs that are kept; `_<prefix>pruning_density`: that of all
+            possible arcs; as far as anything was counted.
+        """
+        means = {name: mean.get_metric(reset) for name, mean in self._means.items()}
+        return {f"_{prefix}pruning_{name}": mean for name, mean in means.items() if not math.isnan(mean)}

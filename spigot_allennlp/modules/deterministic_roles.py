@@ -1,0 +1,81 @@
+from typing import List, Optional, Union
+
+import torch
+import torch.distributed as dist
+from allennlp.common.checks import ConfigurationError
+from allennlp.common.util import is_distributed
+from allennlp.data import Vocabulary
+
+from spigot_allennlp.modules.graph_loss import labeled_arcs
+from spigot_allennlp.modules.relations import RELATIONS_OFFSET, num_relations
+
+
+class DeterministicRoles(torch.nn.Module):
+    """
+    The roles which a predicate gives to one argument at most (Flanigan et al. 2014; Martins and Almeida 2014). They
+    are part of the state dict.
+
+    # Parameters
+
+    vocab : `Vocabulary`
+    label_namespace : `str`
+    roles : `Union[str, List[str]]`
+        Their labels, or `"observed"`: those that occur in the training data, and never twice at one predicate. Each
+        training batch is looked at before it is learned from, so that after the first epoch all data have been.
+
+    # Errors
+
+    `ConfigurationError` for a label that the vocabulary does not have, and for another string.
+    """
+
+    def __init__(self, vocab: Vocabulary, label_namespace: str, roles: Union[str, List[str]]) -> None:
+        super().__init__()
+        self.observed = roles == "observed"
+        if isinstance(roles, str) and not self.observed:
+            raise ConfigurationError(f"deterministic_roles is '{roles}'; valid: 'observed', or a list of labels")
+        num_labels = max(num_relations(vocab, label_namespace), 1)
+        # Rows: whether a label occurred, and whether it did so twice at one predicate.
+        self.register_buffer("occurrences", torch.zeros(2, num_labels, dtype=torch.bool))
+        self.occurrences: torch.Tensor
+        labels = vocab.get_token_to_index_vocabulary(label_namespace)
+        labels = {label: index - RELATIONS_OFFSET for label, index in labels.items() if index >= RELATIONS_OFFSET}
+        for role in [] if self.observed else roles:
+            if role not in labels:
+                raise ConfigurationError(
+                    f"deterministic_roles has '{role}', which no graph of the data has; valid: {', '.join(labels)}"
+                )
+            self.occurrences[0, labels[role]] = True
+
+    def forward(self) -> torch.Tensor:
+        """
+        Boolean `(labels,)`.
+        """
+        occurs, repeats = self.occurrences
+        return occurs & ~repeats
+
+    def observe(self, gold: Optional[torch.Tensor]) -> None:
+        """
+        To be called once in every training step, by all workers of a distributed run, which share what they see.
+
+        # Parameters
+
+        gold : `torch.Tensor`, optional
+            `(batch, dependents, heads)`: the labels of gold arcs as in `GraphLoss`; `None` if the batch has no graphs.
+        """
+        if not self.observed:
+            return
+        seen = torch.zeros_like(self.occurrences)
+        if gold is not None:
+            num_labels = seen.size(1)
+            index = labeled_arcs(gold >= 0)
+            label = gold[index] - RELATIONS_OFFSET
+            known = (label >= 0) & (label < num_labels)
+            predicate = index[0] * gold.size(2) + index[2]
+            used, counts = (predicate * num_labels + label)[known].unique(return_counts=True)
+            seen[0, used % num_labels] = True
+            seen[1, used[counts > 1] % num_labels] = True
+        if is_distributed():
+            shared = seen.int()
+            dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+            seen = shared.bool()
+        self.occurrences |= seen

@@ -1,0 +1,187 @@
+from typing import NamedTuple, Optional, Tuple
+
+import torch
+from allennlp.common import Registrable
+
+from spigot_allennlp.functional.labeled_graphs import best_graph
+from spigot_allennlp.modules.costs import Costs
+from spigot_allennlp.modules.relations import RELATIONS_OFFSET, relation_loss
+
+
+class GraphScores(NamedTuple):
+    """
+    What a graph is decoded from and learned by.
+
+    # Parameters
+
+    arcs : `torch.Tensor`
+        `(batch, dependents, heads)`; 0 at impossible arcs.
+    possible : `torch.Tensor`
+        Boolean, same shape: the arcs that may be.
+    labels : `torch.Tensor`, optional
+        `(batch, dependents, heads, labels)`, of every pair of tokens; `None` where nobody reads it.
+    predicates : `torch.Tensor`, optional
+        `(batch, heads)`, 0 at ROOT and padding.
+    """
+
+    arcs: torch.Tensor
+    possible: torch.Tensor
+    labels: Optional[torch.Tensor] = None
+    predicates: Optional[torch.Tensor] = None
+
+
+class GraphLoss(Registrable):
+    """
+    The supervised loss of a labelled graph, and with it what the scores mean.
+    """
+
+    default_implementation = "cross_entropy"
+
+    # Whether the scores are joint: those of an arc and its label add up, and decide together whether it is there.
+    joint = False
+
+    def labeled_scores(self, scores: GraphScores) -> torch.Tensor:
+        """
+        # Returns
+
+        `torch.Tensor`
+            `(batch, dependents, heads, labels)`: what to decode: an absent arc scores 0, an impossible one -inf.
+            The arcs from ROOT, which mark top nodes, have but the first label.
+        """
+        labeled = scores.arcs.unsqueeze(-1) + self._of_labels(scores.labels)
+        from_root = torch.full_like(labeled[:, :, :1], -torch.inf)
+        from_root[..., 0] = scores.arcs[:, :, :1]
+        labeled = torch.cat([from_root, labeled[:, :, 1:]], dim=2)
+        return labeled.masked_fill(~scores.possible.unsqueeze(-1), -torch.inf)
+
+    def _of_labels(self, labels: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        scores: GraphScores,
+        gold: torch.Tensor,
+        gold_logits: torch.Tensor,
+        deterministic: Optional[torch.Tensor] = None,
+    ) -> torch.Tensor:
+        """
+        # Parameters
+
+        scores : `GraphScores`
+            In which gold arcs are possible.
+        gold : `torch.Tensor`
+            `(batch, dependents, heads)`: the label of each arc as an index of the vocabulary (`relations`), 0 for arcs
+            from ROOT, -1 where there is none. What label an arc has whose gold label is unknown does not count.
+        gold_logits : `torch.Tensor`
+            `(arcs, labels)`: the scores of the labels of the arcs in `labeled_arcs(gold >= 0)`.
+        deterministic : `torch.Tensor`, optional
+            Boolean `(labels,)`: the deterministic roles, as far as the loss is about what decoding makes of the scores.
+
+        # Returns
+
+        `torch.Tensor`
+            `(batch,)`, summed over each sentence.
+        """
+        raise NotImplementedError
+
+
+@GraphLoss.register("cross_entropy")
+class CrossEntropyGraphLoss(GraphLoss):
+    """
+    The cross-entropy of all possible arcs, each present or not, of the labels of gold arcs, and, where predicates are
+    scored, of all words, each with arcs to dependents or without (Dozat and Manning 2018, section 2.3).
+    """
+
+    def _of_labels(self, labels: torch.Tensor) -> torch.Tensor:
+        # The arc's score decides on the arc: the best label adds nothing, another one its log-odds against it.
+        return labels - labels.max(-1, keepdim=True).values
+
+    def __call__(
+        self,
+        scores: GraphScores,
+        gold: torch.Tensor,
+        gold_logits: torch.Tensor,
+        deterministic: Optional[torch.Tensor] = None,
+    ) -> torch.Tensor:
+        arcs = gold >= 0
+        losses = _binary_cross_entropy(scores.arcs, arcs).masked_fill(~scores.possible, 0.0).flatten(1).sum(-1)
+        if scores.predicates is not None:
+            words = scores.possible[:, :, 1:].any(1)
+            of_words = _binary_cross_entropy(scores.predicates, arcs.any(1))[:, 1:]
+            losses = losses + of_words.masked_fill(~words, 0.0).sum(-1)
+        index = labeled_arcs(arcs)
+        return losses + relation_loss(gold_logits, gold[index], index[0], len(gold))
+
+
+@GraphLoss.register("hinge")
+class HingeGraphLoss(GraphLoss):
+    """
+    The structured hinge loss of labelled graphs, by cost-augmented decoding (Peng et al. 2018, section 4.1):
+
+        max_y (S(y) + cost(y, gold)) - S(gold)
+        S(y) = sum of the scores of the arcs, their labels and the predicates of y
+        cost(y, gold) = false_positive_cost |y - gold|_1 + false_negative_cost |gold - y|_1    (labelled arcs)
+
+    over all graphs that `best_graph` chooses from. A wrong label is an arc too many and one too few. Exactly 0 where
+    the gold graph outscores every other one by its cost. An arc is predicted where the sum of its score and that of
+    its best label is above 0.
+
+    # Parameters
+
+    false_positive_cost : `float`, optional (default = `0.4`)
+    false_negative_cost : `float`, optional (default = `0.6`)
+
+    # Errors
+
+    `ConfigurationError` for a negative cost.
+    """
+
+    joint = True
+
+    def __init__(self, false_positive_cost: float = 0.4, false_negative_cost: float = 0.6) -> None:
+        self.costs = Costs(false_positive_cost, false_negative_cost)
+
+    def _of_labels(self, labels: torch.Tensor) -> torch.Tensor:
+        return labels
+
+    def __call__(
+        self,
+        scores: GraphScores,
+        gold: torch.Tensor,
+        gold_logits: torch.Tensor,
+        deterministic: Optional[torch.Tensor] = None,
+    ) -> torch.Tensor:
+        labeled = self.labeled_scores(scores)
+        # The first label is that of the arcs from ROOT, too. An unknown one counts as whatever the model holds best.
+        label = (gold - RELATIONS_OFFSET).masked_fill(gold == 0, 0)
+        unknown = (gold > 0) & ((label < 0) | (label >= labeled.size(-1)))
+        label = torch.where(unknown, labeled.detach().argmax(-1), label)
+        labels = torch.arange(labeled.size(-1), device=labeled.device)
+        gold_parts = label.unsqueeze(-1) == labels
+        fixed = labeled.detach()
+        augmented = fixed + self.costs.of_parts(gold_parts).to(fixed.dtype)
+        predicates = scores.predicates
+        best = best_graph(augmented, None if predicates is None else predicates.detach(), deterministic)
+        best_parts = best.labels.unsqueeze(-1) == labels
+        # Parts of both graphs cancel exactly.
+        margin = _difference(labeled, best_parts, gold_parts)
+        if predicates is not None:
+            margin = margin + _difference(predicates, best.predicates, (gold >= 0).any(1))
+        # Gold graphs that break a constraint, too, are among those that the maximum is over.
+        return (margin + self.costs.between(best_parts, gold_parts).to(margin.dtype)).clamp(min=0.0)
+
+
+def _binary_cross_entropy(scores: torch.Tensor, gold: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.binary_cross_entropy_with_logits(scores, gold.to(scores.dtype), reduction="none")
+
+
+def _difference(scores: torch.Tensor, parts: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """`<scores, parts - others>`, `(batch,)`, of boolean parts."""
+    signs = parts.to(scores.dtype) - others.to(scores.dtype)
+    return torch.where(signs == 0, 0.0, signs * scores).flatten(1).sum(-1)
+
+
+def labeled_arcs(arcs: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The indices of all arcs but those from ROOT, which mark top nodes and have no labels."""
+    batch, dependents, heads = arcs[:, :, 1:].nonzero(as_tuple=True)
+    return batch, dependents, heads + 1
