@@ -10,18 +10,22 @@ is silenced is in `THIRD_PARTY_WARNINGS`, and nowhere else but in the filters th
 import functools
 import inspect
 import io
+import os
 import warnings
-from typing import Any, Callable, Iterable, List, Tuple, Type, Union
+from types import SimpleNamespace
+from typing import Any, Callable, Dict, Iterable, List, Tuple, Type, Union
 from unittest import mock
 
 import numpy as np
 import torch
-from allennlp.common import file_utils
+from allennlp.common import Params, file_utils
 from allennlp.data.data_loaders import multiprocess_data_loader
 from allennlp.nn.parallel import ddp_accelerator
 from allennlp.training import gradient_descent_trainer
 from allennlp.training import util as training_util
+from allennlp.training.checkpointer import Checkpointer
 from allennlp.training.learning_rate_schedulers import ReduceOnPlateauLearningRateScheduler
+from allennlp.training.moving_average import MovingAverage
 
 # (message, category, module), as for `warnings.filterwarnings`: all from code of others that we can neither
 # change nor call in another way. Both parts are always given, so that the same message from elsewhere is
@@ -51,6 +55,9 @@ def apply() -> None:
     _replace(file_utils.TensorCache, "__setitem__", _readable_tensor_cache)
     for name in ("_start_instance_workers", "_start_batch_workers"):
         _replace(multiprocess_data_loader.MultiProcessDataLoader, name, _lock_of_the_same_context)
+    _replace(Checkpointer, "save_checkpoint", _whole_checkpoints)
+    _replace(Params, "to_file", _whole_config)
+    _replace(MovingAverage, "load_state_dict", _averages_of_the_model)
 
 
 def _replace(owner: Any, name: str, make: Callable[[Callable], Callable]) -> None:
@@ -148,3 +155,60 @@ def _lock_of_the_same_context(original: Callable) -> Callable:
             return original(self, queue, ctx)
 
     return start_workers
+
+
+def save_atomically(content: Any, path: str) -> None:
+    """
+    `torch.save`, but at every moment, also that of a power failure, there is the old file or the new one, and whole.
+    """
+    with open(f"{path}.part", "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(f"{path}.part", path)
+
+
+def _whole_checkpoints(original: Callable) -> Callable:
+    """
+    The checkpointer writes a checkpoint's two files in place, that of the weights, by which it finds checkpoints, first.
+    A run that is killed meanwhile leaves something that cannot be resumed from and that is never written again,
+    whatever older checkpoints there are. Here the weights come last, and each file at once.
+    """
+
+    def save_checkpoint(self: Checkpointer, trainer: Any) -> None:
+        state = trainer.get_checkpoint_state()
+        if self._serialization_dir is not None and state is not None:
+            when = state.trainer_state["epochs_completed"], state.trainer_state["batches_in_epoch_completed"]
+            save_atomically(state.trainer_state, self._training_state_path(*when))
+            save_atomically(state.model_state, self._model_state_path(*when))
+        # It does not write what is there, and sees to all else, such as removing old checkpoints.
+        original(self, SimpleNamespace(get_checkpoint_state=lambda: state))
+
+    return save_checkpoint
+
+
+def _whole_config(original: Callable) -> Callable:
+    """
+    A run that is killed while it writes its configuration, the first of its files, would leave half a `config.json`,
+    and could be neither recovered nor started anew.
+    """
+
+    def to_file(self: Params, params_file: str, preference_orders: Any = None) -> None:
+        original(self, f"{params_file}.part", preference_orders)
+        os.replace(f"{params_file}.part", params_file)
+
+    return to_file
+
+
+def _averages_of_the_model(original: Callable) -> Callable:
+    """
+    A recovered moving average took the parameters from the checkpoint for those of the model: it averaged, and assigned
+    its averages to, tensors that nobody uses.
+    """
+
+    def load_state_dict(self: MovingAverage, state_dict: Dict[str, Any]) -> None:
+        for name, _ in self._parameters:
+            self._shadows[name].copy_(state_dict["shadows"][name])
+            self._backups[name].copy_(state_dict["backups"][name])
+
+    return load_state_dict

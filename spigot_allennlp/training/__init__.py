@@ -1,7 +1,8 @@
 """
-What a trainer takes: callbacks.
+The trainer, whose runs can be resumed exactly, and what it takes: callbacks.
 """
 
 from spigot_allennlp.training.latent_diagnostics import LatentDiagnostics
+from spigot_allennlp.training.resumable_trainer import ResumableTrainer
 
-__all__ = ["LatentDiagnostics"]
+__all__ = ["LatentDiagnostics", "ResumableTrainer"]
