@@ -2,6 +2,8 @@
 Subcommands of `allennlp`.
 """
 
+from spigot_allennlp.commands.draw import Draw
+from spigot_allennlp.commands.report import Report
 from spigot_allennlp.commands.study import Study
 
-__all__ = ["Study"]
+__all__ = ["Draw", "Report", "Study"]
