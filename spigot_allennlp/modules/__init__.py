@@ -10,6 +10,7 @@ from spigot_allennlp.modules.deterministic_roles import DeterministicRoles
 from spigot_allennlp.modules.graph_loss import CrossEntropyGraphLoss, GraphLoss, HingeGraphLoss
 from spigot_allennlp.modules.head_composer import HeadComposer
 from spigot_allennlp.modules.mlp_arc_scorer import MlpArcScorer
+from spigot_allennlp.modules.padded_lstm import PaddedLstm
 from spigot_allennlp.modules.parser_head import ParserHead
 from spigot_allennlp.modules.predicate_scorer import PredicateScorer
 from spigot_allennlp.modules.root import RootSentinel
@@ -34,6 +35,7 @@ __all__ = [
     "HingeTreeLoss",
     "LinearWeight",
     "MlpArcScorer",
+    "PaddedLstm",
     "ParserHead",
     "PredicateScorer",
     "RootSentinel",

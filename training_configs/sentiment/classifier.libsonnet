@@ -23,7 +23,7 @@
         tokens: { type: 'embedding', embedding_dim: word_dim, pretrained_file: word_vectors, trainable: false },
       },
     },
-    encoder: { type: 'lstm', input_size: word_dim, hidden_size: hidden_size, bidirectional: true },
+    encoder: { type: 'padded_lstm', input_size: word_dim, hidden_size: hidden_size, bidirectional: true },
     arc_scorer: { type: 'mlp', hidden_dim: 100 },
     structure: { type: 'projective_tree', single_root: false },
     hidden_dim: 100,

@@ -22,7 +22,7 @@
     },
   },
   encoder: {
-    type: 'lstm',
+    type: 'padded_lstm',
     input_size: encoder.word_dim + encoder.character_dim,
     hidden_size: encoder.hidden_size,
     num_layers: encoder.num_layers,
