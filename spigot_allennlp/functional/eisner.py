@@ -7,8 +7,8 @@ are ignored; there outputs and gradients are 0. A score of -inf forbids an arc. 
 only under ROOT. Scores are not checked: NaN makes a sentence's log-partition function and marginals NaN.
 
 Everything takes O(n^3) time and O(n^2) memory for n words (Eisner 2000, "Bilexical grammars and their
-cubic-time parsing algorithms"), in compiled kernels on the CPU, in as many threads as torch has; results are
-on the device of the scores.
+cubic-time parsing algorithms"), in compiled kernels on the CPU, in as many threads as torch has, or, where
+`routes.py` says so, in torch operations on a GPU (`_eisner_batched.py`); results are on the device of the scores.
 """
 
 from typing import Any, Callable, NamedTuple, Optional, Tuple
@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
+from spigot_allennlp.functional import _eisner_batched as batched
 from spigot_allennlp.functional import _eisner_kernels as kernels
+from spigot_allennlp.functional import routes
 from spigot_allennlp.functional._lanes import BYTES, Dual, Extended
 from spigot_allennlp.functional.runtime import from_numpy, parallel_for, to_numpy
 
@@ -40,6 +42,8 @@ def projective_heads(scores: torch.Tensor, mask: torch.Tensor, single_root: bool
         `(batch, tokens)`: the head of each word, -1 for ROOT and padding. Where every tree has a forbidden
         arc, a tree with as few of them as possible.
     """
+    if routes.batched_on_device("projective argmax", scores):
+        return batched.projective_heads(scores, mask, single_root)
     values, lengths = to_numpy(scores), to_numpy(mask.sum(-1))
     tokens = values.shape[1]
     heads = np.full(values.shape[:2], -1)
@@ -196,6 +200,9 @@ def _inside_outside(
     `(batch,)`, the log-partition function, and `(batch, tokens, tokens)`, the marginals or, given a direction
     of the same shape, their derivative in this direction.
     """
+    operation = "projective marginals" if direction is None else "gradient of projective marginals"
+    if routes.batched_on_device(operation, scores):
+        return batched.inside_outside(scores, mask, single_root, direction)
     results = _inside_outside_arrays(
         to_numpy(scores),
         None if direction is None else to_numpy(direction),

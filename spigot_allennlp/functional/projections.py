@@ -10,6 +10,7 @@ from typing import Optional
 import numpy as np
 import torch
 
+from spigot_allennlp.functional import routes
 from spigot_allennlp.functional.runtime import from_numpy, kernel, parallel_for, to_numpy
 
 # Fewer numbers than this are projected faster than a second thread is woken up.
@@ -89,8 +90,8 @@ class _SimplexProjection(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, values, total):
-        by_kernel = values.device.type == "cpu"
-        projection = (_simplex_by_kernel if by_kernel else _simplex_by_sorting)(values, total)
+        batched = routes.batched_on_device("simplex projection", values)
+        projection = (_simplex_by_sorting if batched else _simplex_by_kernel)(values, total)
         ctx.save_for_backward(projection)
         return projection
 

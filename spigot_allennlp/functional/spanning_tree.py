@@ -4,16 +4,20 @@ Non-projective dependency trees: spanning arborescences from ROOT.
 Everywhere, `scores` is `(batch, tokens, tokens)` with `scores[b, d, h]` the score of the arc `h -> d`,
 token 0 is ROOT, and `mask` is `(batch, tokens)`, true for ROOT and for real tokens, a prefix of each row. A
 score of -inf forbids the arc. With `single_root`, exactly one word has ROOT as its head, else at least one.
-All is computed in float64, whatever the type of the scores.
+All is computed in float64, whatever the type of the scores, in compiled kernels on the CPU or, where
+`routes.py` says so, in torch operations on a GPU (`_spanning_tree_batched.py`); results are on the device of
+the scores.
 """
 
-from typing import Any, Optional, Tuple
+from typing import Any, Callable, Optional, Tuple
 
 import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
 from spigot_allennlp.functional import _spanning_tree_kernels as kernels
+from spigot_allennlp.functional import routes
+from spigot_allennlp.functional._spanning_tree_batched import matrix_tree
 from spigot_allennlp.functional.runtime import from_numpy, parallel_for, to_numpy
 
 # The imaginary part that stands for an infinitesimal: its square is lost in rounding.
@@ -71,7 +75,18 @@ def nonprojective_top_k(
     return heads, totals.masked_fill(missing, -float("inf")).to(scores.dtype)
 
 
-def _marginals(
+def _log_partitions_by_kernel(scores: torch.Tensor, mask: torch.Tensor, single_root: bool) -> np.ndarray:
+    """In float64."""
+    values, lengths = _read(scores, mask)
+    results = np.empty(len(values))
+    parallel_for(
+        lambda start, stop: kernels.log_partitions(values, lengths, single_root, results, start, stop),
+        len(values),
+    )
+    return results
+
+
+def _marginals_by_kernel(
     scores: torch.Tensor, mask: torch.Tensor, single_root: bool, tangent: Optional[torch.Tensor] = None
 ) -> np.ndarray:
     """
@@ -79,7 +94,7 @@ def _marginals(
     """
     values, lengths = _read(scores, mask)
     unit = 0.0 if tangent is None else _INFINITESIMAL
-    direction = values if tangent is None else to_numpy(tangent)
+    direction = values if tangent is None else to_numpy(tangent.double())
     dtype = np.asarray(unit).dtype
     results = np.zeros(values.shape)
 
@@ -93,12 +108,46 @@ def _marginals(
     return results
 
 
+def _log_partitions(scores: torch.Tensor, mask: torch.Tensor, single_root: bool) -> torch.Tensor:
+    """In the scores' type."""
+    if routes.batched_on_device("matrix-tree log-partition", scores):
+        results, _, certified = matrix_tree(scores, mask, single_root)
+        return _mended(results, certified, _log_partitions_by_kernel, scores, mask, single_root)
+    return from_numpy(_log_partitions_by_kernel(scores, mask, single_root), like=scores, dtype=scores.dtype)
+
+
+def _marginals(scores: torch.Tensor, mask: torch.Tensor, single_root: bool, *tangent: torch.Tensor) -> torch.Tensor:
+    """As `_marginals_by_kernel`, in the scores' type."""
+    operation = "gradient of matrix-tree marginals" if tangent else "matrix-tree marginals"
+    if routes.batched_on_device(operation, scores):
+        _, results, certified = matrix_tree(scores, mask, single_root, *tangent)
+        return _mended(results, certified, _marginals_by_kernel, scores, mask, single_root, *tangent)
+    return from_numpy(_marginals_by_kernel(scores, mask, single_root, *tangent), like=scores, dtype=scores.dtype)
+
+
+def _mended(
+    results: torch.Tensor,
+    certified: torch.Tensor,
+    by_kernel: Callable[..., np.ndarray],
+    scores: torch.Tensor,
+    mask: torch.Tensor,
+    single_root: bool,
+    *tangent: torch.Tensor,
+) -> torch.Tensor:
+    """The results, with those of the kernel where they are not certified, in the scores' type."""
+    rows = (~certified).nonzero().squeeze(-1)
+    if len(rows):
+        exact = by_kernel(scores[rows], mask[rows], single_root, *(each[rows] for each in tangent))
+        results = results.index_copy(0, rows, from_numpy(exact, like=scores))
+    return results.to(scores.dtype)
+
+
 class _Marginals(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: torch.Tensor, mask: torch.Tensor, single_root: bool) -> torch.Tensor:
         ctx.save_for_backward(scores, mask)
         ctx.single_root = single_root
-        return from_numpy(_marginals(scores, mask, single_root), like=scores, dtype=scores.dtype)
+        return _marginals(scores, mask, single_root)
 
     @staticmethod
     @once_differentiable
@@ -106,8 +155,7 @@ class _Marginals(torch.autograd.Function):
         # The Jacobian is the log-partition's Hessian, hence symmetric: its transpose times a vector is a
         # derivative along it.
         scores, mask = ctx.saved_tensors
-        product = _marginals(scores, mask, ctx.single_root, gradient.double())
-        return from_numpy(product, like=scores, dtype=scores.dtype), None, None
+        return _marginals(scores, mask, ctx.single_root, gradient), None, None
 
 
 class _LogPartition(torch.autograd.Function):
@@ -115,13 +163,7 @@ class _LogPartition(torch.autograd.Function):
     def forward(ctx: Any, scores: torch.Tensor, mask: torch.Tensor, single_root: bool) -> torch.Tensor:
         ctx.save_for_backward(scores, mask)
         ctx.single_root = single_root
-        values, lengths = _read(scores, mask)
-        results = np.empty(len(values))
-        parallel_for(
-            lambda start, stop: kernels.log_partitions(values, lengths, single_root, results, start, stop),
-            len(values),
-        )
-        return from_numpy(results, like=scores, dtype=scores.dtype)
+        return _log_partitions(scores, mask, single_root)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Tuple[torch.Tensor, None, None]:
@@ -175,7 +217,7 @@ def nonprojective_sample(
         Heads, `(num_samples, batch, tokens)`, as in `nonprojective_heads`.
     """
     values, lengths = _read(scores, mask)
-    marginals = _marginals(scores, mask, single_root=True) if single_root else values
+    marginals = _marginals_by_kernel(scores, mask, single_root=True) if single_root else values
     device = None if generator is None else generator.device
     seeds = torch.randint(2**63 - 1, (num_samples, mask.size(0)), generator=generator, device=device)
     seeds = to_numpy(seeds)
