@@ -1,12 +1,12 @@
 from typing import Dict, Iterable
 
 import torch
-from allennlp.training.metrics import Metric
 
 from spigot_allennlp.metrics.masked_mean import MaskedMean
+from spigot_allennlp.metrics.reduced_once import ReducedOnce
 
 
-class EstimatorDiagnostics(Metric):
+class EstimatorDiagnostics(ReducedOnce):
     """
     The means over instances of what an estimator says of itself: how far it pulled back, how many arcs changed.
 

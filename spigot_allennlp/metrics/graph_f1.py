@@ -4,9 +4,11 @@ import torch
 from allennlp.nn.util import dist_reduce_sum
 from allennlp.training.metrics import Metric
 
+from spigot_allennlp.metrics.reduced_once import ReducedOnce
+
 
 @Metric.register("dependency_graph_f1")
-class DependencyGraphF1(Metric):
+class DependencyGraphF1(ReducedOnce):
     """
     Labelled and unlabelled precision, recall and F1 of the arcs of a graph, and the fraction of graphs that are
     exactly right: the evaluation of SemEval 2014 Task 8 and 2015 Task 18. **Top nodes count as arcs** from a virtual

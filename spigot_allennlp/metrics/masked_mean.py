@@ -2,14 +2,13 @@ import torch
 from allennlp.nn.util import dist_reduce_sum
 from allennlp.training.metrics import Metric
 
+from spigot_allennlp.metrics.reduced_once import ReducedOnce
+
 
 @Metric.register("masked_mean")
-class MaskedMean(Metric):
+class MaskedMean(ReducedOnce):
     """
     The mean of all values under a mask, over batches and workers.
-
-    Workers exchange sums in `get_metric` only, which every worker calls in step: a batch without anything to count on
-    one of them cannot make the others wait (AllenNLP's `Average` exchanges in every call).
     """
 
     def __init__(self) -> None:

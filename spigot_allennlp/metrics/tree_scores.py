@@ -6,10 +6,11 @@ from allennlp.training.metrics import Metric
 
 from spigot_allennlp.functional.trees import tree_depths
 from spigot_allennlp.metrics.masked_mean import MaskedMean
+from spigot_allennlp.metrics.reduced_once import ReducedOnce
 
 
 @Metric.register("tree_scores")
-class TreeScores(Metric):
+class TreeScores(ReducedOnce):
     """
     Of an intermediate tree: attachment scores against gold syntax, all tokens counted, and its depth, the
     mean over sentences of the number of arcs from ROOT to the deepest word. A cyclic "tree" (of `single_head`) has no

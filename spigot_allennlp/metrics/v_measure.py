@@ -6,9 +6,11 @@ from allennlp.common.util import is_distributed
 from allennlp.nn.util import dist_reduce, dist_reduce_sum
 from allennlp.training.metrics import Metric
 
+from spigot_allennlp.metrics.reduced_once import ReducedOnce
+
 
 @Metric.register("v_measure")
-class VMeasure(Metric):
+class VMeasure(ReducedOnce):
     """
     The V-measure of a clustering (Rosenberg and Hirschberg 2007), the harmonic mean of its homogeneity and its
     completeness: with predicted clusters `K` and gold clusters `C`,
@@ -17,8 +19,7 @@ class VMeasure(Metric):
 
     where `h` (`c`) is 1 if there is but one gold (predicted) cluster. How the clusters are numbered is of no account.
 
-    What is counted is how often each predicted cluster meets each gold one; workers exchange these counts in
-    `get_metric` only, which every worker calls in step.
+    What is counted is how often each predicted cluster meets each gold one.
     """
 
     def __init__(self) -> None:

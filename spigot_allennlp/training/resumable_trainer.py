@@ -1,7 +1,7 @@
 import json
 import os
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
@@ -16,14 +16,15 @@ from allennlp.training.metrics import Metric
 from allennlp.training.trainer import TrainerCheckpoint
 
 from spigot_allennlp.compat import save_atomically
+from spigot_allennlp.training.distributed_trainer import DistributedTrainer, metrics_in
 
 
 @Trainer.register("gradient_descent", constructor="from_partial_objects", exist_ok=True)
-class ResumableTrainer(GradientDescentTrainer):
+class ResumableTrainer(DistributedTrainer):
     """
-    AllenNLP's `GradientDescentTrainer`, under its name and with its keys, of which a run that was killed and then
-    recovered ends with the weights and the metrics of a run that was not. AllenNLP's own checkpoints leave out what
-    that takes. Here they also hold, for every worker:
+    AllenNLP's `GradientDescentTrainer`, under its name and with its keys (and several workers as in
+    `DistributedTrainer`), of which a run that was killed and then recovered ends with the weights and the metrics of a
+    run that was not. AllenNLP's own checkpoints leave out what that takes. Here they also hold, for every worker:
 
     - the states of the random generators (Python's, NumPy's, torch's on the CPU and on CUDA devices), from which come
       dropout, the noise of estimators and samples; and for each epoch those which its data were shuffled with;
@@ -142,9 +143,9 @@ class ResumableTrainer(GradientDescentTrainer):
     def _all_metrics(self) -> Iterator[Tuple[str, Metric]]:
         """All metrics of the model and of the callbacks, each with a name of its own."""
         for name, module in self._pytorch_model.named_modules():
-            yield from _metrics_in(f"model.{name}", vars(module))
+            yield from metrics_in(f"model.{name}", vars(module))
         for index, callback in enumerate(self._callbacks[:-1]):
-            yield from _metrics_in(f"callbacks.{index}", vars(callback))
+            yield from metrics_in(f"callbacks.{index}", vars(callback))
 
     def _add_losses(self, batch_metrics: Dict[str, Any], num_batches: int) -> None:
         for name in ("loss", "reg_loss"):
@@ -232,21 +233,6 @@ def _set_generators(state: Dict[str, Any]) -> None:
         torch.set_rng_state(state["torch"])
         if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["cuda"])
-
-
-def _metrics_in(path: str, value: Any) -> Iterator[Tuple[str, Metric]]:
-    """The metrics in a dictionary, a list or another metric, at any depth."""
-    items: Iterable[Tuple[Any, Any]] = ()
-    if isinstance(value, Metric):
-        yield path, value
-        items = vars(value).items()
-    elif isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, (list, tuple)):
-        items = enumerate(value)
-    for name, part in items:
-        if isinstance(part, (Metric, dict, list, tuple)):
-            yield from _metrics_in(f"{path}.{name}", part)
 
 
 def _data(metric: Metric) -> Dict[str, Any]:
