@@ -5,11 +5,10 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.data import Vocabulary
 from allennlp.models import Model
 from allennlp.nn import InitializerApplicator
-from allennlp.training.metrics import CategoricalAccuracy
 
 from spigot_allennlp.estimators import Estimator, Pipeline
 from spigot_allennlp.estimators.estimator import at_least_one, one_of
-from spigot_allennlp.metrics import EstimatorDiagnostics, VMeasure
+from spigot_allennlp.metrics import Accuracy, EstimatorDiagnostics, VMeasure
 from spigot_allennlp.structures import Categorical, LatentStructure
 from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
@@ -77,7 +76,7 @@ class LatentClusterClassifier(Model):
             if isinstance(self.estimator, Pipeline):
                 # Nothing reaches it; distributed training would wait for its gradient.
                 self.scorer.requires_grad_(False)
-        self._accuracy = CategoricalAccuracy()
+        self._accuracy = Accuracy()
         initializer(self)
 
     def forward(
