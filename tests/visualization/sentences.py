@@ -1,0 +1,42 @@
+"""Pairs of a predicted and a gold sentence."""
+
+from hypothesis import strategies as st
+
+from spigot_allennlp.dataset_readers import DependencyGraph
+
+LABELS = st.sampled_from(["subj", "obj", "mod<br>", "a|b"])
+
+
+@st.composite
+def sentences(draw, words=st.text(min_size=1, max_size=30)) -> tuple[DependencyGraph, DependencyGraph]:
+    text = draw(st.lists(words, min_size=1, max_size=8))
+    length = len(text)
+    positions = range(1, length + 1)
+    pairs = [(dependent, head) for dependent in positions for head in positions if dependent != head]
+
+    def sentence() -> DependencyGraph:
+        arcs = draw(st.lists(st.sampled_from(pairs), unique=True, max_size=12)) if pairs else []
+        return DependencyGraph(
+            words=text,
+            # A head of every word but itself; not all of these are trees, as those of `single_head` are not.
+            heads=[draw(st.sampled_from([head for head in range(length + 1) if head != word])) for word in positions],
+            deprels=[draw(LABELS) for _ in positions],
+            arcs={arc: draw(LABELS) for arc in arcs},
+            tops=dict.fromkeys(draw(st.lists(st.sampled_from(positions), unique=True)), "root"),
+        )
+
+    return sentence(), sentence()
+
+
+def cooks(**changes) -> DependencyGraph:
+    """Anna promised to cook, with the control of `cook` in the graph."""
+    return DependencyGraph(
+        **{
+            "words": ["Anna", "promised", "to", "cook"],
+            "heads": [2, 0, 4, 2],
+            "deprels": ["nsubj", "root", "mark", "xcomp"],
+            "arcs": {(1, 2): "ARG1", (1, 4): "ARG1", (4, 2): "ARG2"},
+            "tops": {2: "root"},
+            **changes,
+        }
+    )
