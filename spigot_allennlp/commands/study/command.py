@@ -21,9 +21,9 @@ from allennlp.common.checks import ConfigurationError
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from spigot_allennlp.commands.study.child import read_state, write_whole
 from spigot_allennlp.commands.study.design import Design, Run, design, read_description
-from spigot_allennlp.commands.study.executors import EXECUTORS, Job
+from spigot_allennlp.commands.study.executors import Executor, Job
+from spigot_allennlp.commands.study.figures import draw_figures
 from spigot_allennlp.commands.study.report import (
     Result,
     ValidationMetric,
@@ -32,6 +32,7 @@ from spigot_allennlp.commands.study.report import (
     write_summary,
     write_tables,
 )
+from spigot_allennlp.commands.study.run_folder import read_state, write_whole
 
 _LOG_LINES = 12
 
@@ -96,8 +97,16 @@ class Study(Subcommand):
         subparser.add_argument(
             "-o", "--overrides", type=str, default="", help="as in `allennlp train`; for the baselines, too"
         )
+        subparser.add_argument(
+            "--latent-metric", metavar="NAME", help="of the latent structure, to draw (without: v_measure or uas)"
+        )
+        subparser.add_argument(
+            "--downstream-metric", metavar="NAME", help="to draw it against (without: the config's validation_metric)"
+        )
         subparser.add_argument("--workers", type=int, metavar="N", help="runs at once (without: one for each core)")
-        subparser.add_argument("--executor", choices=sorted(EXECUTORS), default="local", help="where runs are trained")
+        subparser.add_argument(
+            "--executor", choices=Executor.list_available(), default="local", help="where runs are trained"
+        )
         subparser.set_defaults(func=study_from_args)
         return subparser
 
@@ -125,6 +134,8 @@ def study_from_args(args: argparse.Namespace) -> None:
             include_package=args.include_package,
             workers=args.workers,
             executor=args.executor,
+            latent_metric=args.latent_metric,
+            downstream_metric=args.downstream_metric,
         )
     except ConfigurationError as error:
         sys.exit(f"error: {error}")
@@ -138,6 +149,8 @@ def study(
     include_package: Sequence[str] = (),
     workers: Optional[int] = None,
     executor: str = "local",
+    latent_metric: str = None,
+    downstream_metric: str = None,
 ) -> List[str]:
     """
     Train what is not finished, then write tables, summary and figures of all runs of `plan`.
@@ -151,6 +164,8 @@ def study(
         What the runs import besides the plugins.
     workers : `int`, optional
     executor : `str`, optional (default = `"local"`)
+    latent_metric, downstream_metric : `str`, optional
+        What the figure of the latent structure shows.
 
     # Returns
 
@@ -174,7 +189,14 @@ def study(
             metric = ValidationMetric.of(plan.runs[0].params)
             write_tables(directory, results)
             write_summary(directory, plan, results, metric)
-            print(f"{directory / 'results.csv'}, results.json, summary.md")
+            print(f"Tables and summary: {directory}/results.csv, results.json, summary.md")
+            try:
+                figures = draw_figures(
+                    directory / "figures", results, plan.varying(), metric, latent_metric, downstream_metric
+                )
+                print("Figures: " + (", ".join(map(str, figures)) or "none, as no run has finished"))
+            except ImportError:
+                print("No figures, which need matplotlib: pip install 'spigot-allennlp[study]'")
             return [str(folders[index]) for index in failed]
     except Timeout as error:
         raise ConfigurationError(f"another study is at work in {directory}") from error
@@ -260,7 +282,7 @@ def train(plan: Design, folders: List[Path], packages: List[str], workers: Optio
     ended = 0
     done: Dict[int, int] = {}
     bar = tqdm(total=sum(num_epochs.values()), unit="epoch", disable=not sys.stderr.isatty(), dynamic_ncols=True)
-    with bar, closing(EXECUTORS[executor](jobs, workers)) as events:
+    with bar, closing(Executor.by_name(executor)().execute(jobs, workers)) as events:
         for event in events:
             for job, status in event:
                 index = todo[job]

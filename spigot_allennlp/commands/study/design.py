@@ -39,6 +39,11 @@ _ELEMENTS: Dict[str, Tuple[type, ...]] = {
 _ESTIMATOR_AXES = {"step_sizes": "step_size", "num_steps": "num_steps"}
 
 
+def label(name: str, settings: Dict[str, Any], shown: List[str]) -> str:
+    """The name, with those settings that are in `shown`."""
+    return " ".join([name, *(f"{key}={settings[key]}" for key in shown if settings.get(key) is not None)])
+
+
 class Run(NamedTuple):
     """
     # Parameters
@@ -70,8 +75,7 @@ class Run(NamedTuple):
 
     def describe(self, names: List[str]) -> str:
         """In a line, with the settings in `names`."""
-        settings = [f"{name}={self.settings[name]}" for name in names if name in self.settings]
-        return " ".join([self.name, *settings, f"seed={self.seed}"])
+        return f"{label(self.name, self.settings, names)} seed={self.seed}"
 
 
 class Design(NamedTuple):

@@ -10,8 +10,8 @@ import statistics
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from spigot_allennlp.commands.study.child import read_state, write_whole
 from spigot_allennlp.commands.study.design import Design, Run
+from spigot_allennlp.commands.study.run_folder import read_state, write_whole
 
 # Of the machine and the moment, not of the run; times are given by epoch.
 _LEFT_OUT = ("training_duration", "epoch", "training_start_epoch", "training_epochs")

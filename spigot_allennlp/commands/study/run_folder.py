@@ -1,0 +1,30 @@
+"""
+What a run's folder holds:
+
+    params.json    what is trained
+    training/      AllenNLP's serialization directory
+    state.json     the epochs that training was begun at, more than one if it was interrupted, and whether it is over
+    log.txt        what was printed
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Dict
+
+
+def read_state(folder: Path) -> Dict[str, Any]:
+    """`{"first_epochs": [...], "finished": bool}`"""
+    path = folder / "state.json"
+    return json.loads(path.read_text()) if path.exists() else {"first_epochs": [], "finished": False}
+
+
+def write_state(folder: Path, first_epochs: Any, finished: bool) -> None:
+    write_whole(folder / "state.json", json.dumps({"first_epochs": first_epochs, "finished": finished}))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Whoever is killed while writing leaves the old file."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    os.replace(part, path)
