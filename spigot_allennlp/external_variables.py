@@ -11,6 +11,8 @@ import os
 DEFAULTS = {
     "SPIGOT_TRAIN_DATA": "fixtures/graphs/train.conllu",
     "SPIGOT_VALIDATION_DATA": "fixtures/graphs/dev.conllu",
+    "SPIGOT_SDP_TRAIN_DATA": "fixtures/graphs/train.sdp",
+    "SPIGOT_SDP_VALIDATION_DATA": "fixtures/graphs/dev.sdp",
     "SPIGOT_SST_TRAIN_DATA": "fixtures/sst/train.txt",
     "SPIGOT_SST_VALIDATION_DATA": "fixtures/sst/dev.txt",
     "SPIGOT_WORD_VECTORS": "fixtures/vectors/vectors.txt",

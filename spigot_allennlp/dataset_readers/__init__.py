@@ -8,6 +8,7 @@ from spigot_allennlp.dataset_readers.conllu_graphs import ConlluGraphsDatasetRea
 from spigot_allennlp.dataset_readers.dependency_graph import DependencyGraph
 from spigot_allennlp.dataset_readers.dependency_graph_reader import DependencyGraphReader
 from spigot_allennlp.dataset_readers.full_batch import FullBatchDataLoader
+from spigot_allennlp.dataset_readers.proportional_scheduler import ProportionalScheduler
 from spigot_allennlp.dataset_readers.sdp import SdpDatasetReader
 from spigot_allennlp.dataset_readers.sdp_format import SDP_HEADER, parse_companion, parse_sdp, write_sdp
 from spigot_allennlp.dataset_readers.sst_format import SentimentTree, parse_sst
@@ -20,6 +21,7 @@ __all__ = [
     "DependencyGraphReader",
     "FullBatchDataLoader",
     "LatentClustersDatasetReader",
+    "ProportionalScheduler",
     "SdpDatasetReader",
     "SentimentTree",
     "SstTreesDatasetReader",

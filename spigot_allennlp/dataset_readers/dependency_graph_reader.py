@@ -55,12 +55,22 @@ class DependencyGraphReader(DatasetReader):
     # Parameters
 
     token_indexers : `Dict[str, TokenIndexer]`, optional (default = `{"tokens": SingleIdTokenIndexer()}`)
+    trees, graphs : `bool`, optional (default = `True`)
+        Whether instances have the trees and the graphs that a file has.
     """
 
-    def __init__(self, token_indexers: Optional[dict[str, TokenIndexer]] = None, **kwargs) -> None:
+    def __init__(
+        self,
+        token_indexers: Optional[dict[str, TokenIndexer]] = None,
+        trees: bool = True,
+        graphs: bool = True,
+        **kwargs,
+    ) -> None:
         refuse_unknown_keys(self, kwargs)
         super().__init__(manual_distributed_sharding=True, manual_multiprocess_sharding=True, **kwargs)
         self._token_indexers = token_indexers or {"tokens": SingleIdTokenIndexer()}
+        self._trees = trees
+        self._graphs = graphs
 
     def read_sentences(self, file_path: str) -> Iterator[DependencyGraph]:
         """The sentences of a file, one by one."""
@@ -92,11 +102,11 @@ class DependencyGraphReader(DatasetReader):
                 {"words": sentence.words, "sentence_id": sentence.sentence_id, "graph": sentence}
             ),
         }
-        if sentence.heads is not None:
+        if self._trees and sentence.heads is not None:
             fields["head_indices"] = SequenceLabelField(sentence.heads, tokens, label_namespace="head_index_tags")
-        if sentence.deprels is not None:
+        if self._trees and sentence.deprels is not None:
             fields["head_tags"] = SequenceLabelField(sentence.deprels, tokens, label_namespace="head_relations")
-        if sentence.arcs is not None:
+        if self._graphs and sentence.arcs is not None:
             fields["arc_tags"] = AdjacencyField(
                 indices=[(dependent - 1, head - 1) for dependent, head in sentence.arcs],
                 sequence_field=tokens,

@@ -118,6 +118,7 @@ class SyntacticParser(Model):
         head_tags: torch.Tensor = None,
         arc_tags: torch.Tensor = None,
         tops: torch.Tensor = None,
+        task: List[str] = None,
     ) -> Dict[str, Any]:
         """
         # Parameters
@@ -128,6 +129,8 @@ class SyntacticParser(Model):
             Gold heads (0 is ROOT) and relations, `(batch, words)`.
         arc_tags, tops : `torch.Tensor`, optional
             Of the graphs that may stand beside the trees; not used.
+        task : `List[str]`, optional
+            What AllenNLP's `multitask` reader calls the corpus; not used.
 
         # Returns
 

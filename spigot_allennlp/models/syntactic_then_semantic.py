@@ -232,6 +232,7 @@ class SyntacticThenSemantic(Model):
         head_tags: torch.Tensor = None,
         arc_tags: torch.Tensor = None,
         tops: torch.Tensor = None,
+        task: List[str] = None,
     ) -> Dict[str, Any]:
         """
         # Parameters
@@ -245,6 +246,8 @@ class SyntacticThenSemantic(Model):
             is none.
         tops : `torch.Tensor`, optional
             `(batch, words)`: 1 for top nodes.
+        task : `List[str]`, optional
+            What AllenNLP's `multitask` reader calls the corpus; not used, as its fields say what it has.
 
         # Returns
 

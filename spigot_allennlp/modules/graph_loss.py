@@ -152,12 +152,14 @@ class HingeGraphLoss(GraphLoss):
         deterministic: Optional[torch.Tensor] = None,
     ) -> torch.Tensor:
         labeled = self.labeled_scores(scores)
-        # The first label is that of the arcs from ROOT, too. An unknown one counts as whatever the model holds best.
+        # The first label is that of the arcs from ROOT, too.
         label = (gold - RELATIONS_OFFSET).masked_fill(gold == 0, 0)
         unknown = (gold > 0) & ((label < 0) | (label >= labeled.size(-1)))
         label = torch.where(unknown, labeled.detach().argmax(-1), label)
         labels = torch.arange(labeled.size(-1), device=labeled.device)
         gold_parts = label.unsqueeze(-1) == labels
+        # Of an unknown label nothing is learned: the arc has the one that the model holds best, or none.
+        labeled = labeled.masked_fill(unknown.unsqueeze(-1) & ~gold_parts, -torch.inf)
         fixed = labeled.detach()
         augmented = fixed + self.costs.of_parts(gold_parts).to(fixed.dtype)
         predicates = scores.predicates
