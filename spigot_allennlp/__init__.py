@@ -51,10 +51,11 @@ def _require_allennlp() -> None:
 
 _require_allennlp()
 
-from spigot_allennlp import compat  # noqa: E402
+from spigot_allennlp import archives, compat  # noqa: E402
 
 # Before anything else: the mends have to be in place when AllenNLP's classes are first used.
 compat.apply()
+archives.apply()
 
 from spigot_allennlp import external_variables  # noqa: E402
 

@@ -49,23 +49,28 @@ def apply() -> None:
     for message, category, module in THIRD_PARTY_WARNINGS:
         warnings.filterwarnings("ignore", message, category, module)
     _allow_numpy_scalars_in_checkpoints()
-    _replace(ReduceOnPlateauLearningRateScheduler, "__init__", _reduce_on_plateau)
+    replace(ReduceOnPlateauLearningRateScheduler, "__init__", _reduce_on_plateau)
     for module in (gradient_descent_trainer, training_util, ddp_accelerator):
-        _replace(module, "clip_grad_norm_", _clip_dense_and_sparse)
-    _replace(file_utils.TensorCache, "__setitem__", _readable_tensor_cache)
+        replace(module, "clip_grad_norm_", _clip_dense_and_sparse)
+    replace(file_utils.TensorCache, "__setitem__", _readable_tensor_cache)
     for name in ("_start_instance_workers", "_start_batch_workers"):
-        _replace(multiprocess_data_loader.MultiProcessDataLoader, name, _lock_of_the_same_context)
-    _replace(Checkpointer, "save_checkpoint", _whole_checkpoints)
-    _replace(Params, "to_file", _whole_config)
-    _replace(MovingAverage, "load_state_dict", _averages_of_the_model)
+        replace(multiprocess_data_loader.MultiProcessDataLoader, name, _lock_of_the_same_context)
+    replace(Checkpointer, "save_checkpoint", _whole_checkpoints)
+    replace(Params, "to_file", _whole_config)
+    replace(MovingAverage, "load_state_dict", _averages_of_the_model)
 
 
-def _replace(owner: Any, name: str, make: Callable[[Callable], Callable]) -> None:
-    original = getattr(owner, name)
+def replace(owner: Any, name: str, make: Callable[[Callable], Callable]) -> None:
+    """
+    Puts `make(original)` in the place of the function `owner.name`, once.
+    """
+    attribute = inspect.getattr_static(owner, name)
+    of_class = isinstance(attribute, classmethod)
+    original = attribute.__func__ if of_class else attribute
     if not hasattr(original, _MENDED):
         replacement = functools.wraps(original)(make(original))
         setattr(replacement, _MENDED, True)
-        setattr(owner, name, replacement)
+        setattr(owner, name, classmethod(replacement) if of_class else replacement)
 
 
 def _allow_numpy_scalars_in_checkpoints() -> None:
@@ -170,8 +175,8 @@ def save_atomically(content: Any, path: str) -> None:
 
 def _whole_checkpoints(original: Callable) -> Callable:
     """
-    The checkpointer writes a checkpoint's two files in place, that of the weights, by which it finds checkpoints, first.
-    A run that is killed meanwhile leaves something that cannot be resumed from and that is never written again,
+    The checkpointer writes a checkpoint's two files in place, and that of the weights, by which it finds checkpoints,
+    first. A run that is killed meanwhile leaves something that cannot be resumed from and that is never written again,
     whatever older checkpoints there are. Here the weights come last, and each file at once.
     """
 
