@@ -140,6 +140,13 @@ def _sentence(output: dict[str, Any], prefix: str) -> DependencyGraph:
         return values
 
     heads = column("heads", range(-1, length + 1), f"numbers from -1 to {length}")
+    for word, head in enumerate(heads or (), 1):
+        _require(
+            head != word,
+            f"{prefix}heads",
+            heads,
+            f"heads of which none is the word itself; word {word} is its own head",
+        )
     deprels = column("deprels", str, "names") if heads is not None else None
     arcs, tops = output.get(f"{prefix}arcs"), output.get(f"{prefix}tops")
     if arcs is not None:

@@ -18,7 +18,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 class Half(NamedTuple):
-    """The tree's or the graph's part: arcs by status, labels with their places, and where the arcs and the heads end."""
+    """The part of the tree or the graph: arcs by status, labels with their places, and where arcs and heads end."""
 
     statuses: Counter
     labels: List[str]
