@@ -11,6 +11,7 @@ from spigot_allennlp.dataset_readers.full_batch import FullBatchDataLoader
 from spigot_allennlp.dataset_readers.proportional_scheduler import ProportionalScheduler
 from spigot_allennlp.dataset_readers.sdp import SdpDatasetReader
 from spigot_allennlp.dataset_readers.sdp_format import SDP_HEADER, parse_companion, parse_sdp, write_sdp
+from spigot_allennlp.dataset_readers.snli_pairs import SnliPairsDatasetReader
 from spigot_allennlp.dataset_readers.sst_format import SentimentTree, parse_sst
 from spigot_allennlp.dataset_readers.sst_trees import SstTreesDatasetReader
 
@@ -24,6 +25,7 @@ __all__ = [
     "ProportionalScheduler",
     "SdpDatasetReader",
     "SentimentTree",
+    "SnliPairsDatasetReader",
     "SstTreesDatasetReader",
     "parse_companion",
     "parse_conllu",

@@ -8,6 +8,7 @@ from allennlp.data.token_indexers import SingleIdTokenIndexer
 
 from spigot_allennlp.dataset_readers.sst_format import CLASSES, parse_sst, split_words
 from spigot_allennlp.dataset_readers.tabular import read_lines
+from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
 
 @DatasetReader.register("sst_trees")
@@ -37,6 +38,7 @@ class SstTreesDatasetReader(DatasetReader):
         use_subtrees: bool = False,
         **kwargs,
     ) -> None:
+        refuse_unknown_keys(self, kwargs)
         super().__init__(manual_distributed_sharding=True, manual_multiprocess_sharding=True, **kwargs)
         num_classes = {str(n): n for n in CLASSES}.get(str(granularity).removesuffix("-class"))
         if num_classes is None:

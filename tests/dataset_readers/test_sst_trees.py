@@ -216,6 +216,10 @@ class TestRefusals:
         with pytest.raises(ConfigurationError, match="valid: '5-class', '3-class', '2-class', or the number alone"):
             SstTreesDatasetReader(granularity=granularity)
 
+    def test_an_unknown_key(self):
+        with pytest.raises(ConfigurationError, match="SstTreesDatasetReader has no key 'granularty'; valid: token_ind"):
+            DatasetReader.from_params(Params({"type": "sst_trees", "granularty": 2}))
+
 
 class TestInstances:
     @pytest.mark.parametrize("granularity, expected", [("2-class", 2), (2, 2), ("3-class", 3)])
