@@ -15,6 +15,8 @@ DEFAULTS = {
     "SPIGOT_SDP_VALIDATION_DATA": "fixtures/graphs/dev.sdp",
     "SPIGOT_SST_TRAIN_DATA": "fixtures/sst/train.txt",
     "SPIGOT_SST_VALIDATION_DATA": "fixtures/sst/dev.txt",
+    "SPIGOT_SNLI_TRAIN_DATA": "fixtures/snli/train.jsonl",
+    "SPIGOT_SNLI_VALIDATION_DATA": "fixtures/snli/dev.jsonl",
     "SPIGOT_WORD_VECTORS": "fixtures/vectors/vectors.txt",
     "SPIGOT_WORD_DIM": "10",
     "SPIGOT_NUM_CLUSTERS": "3",

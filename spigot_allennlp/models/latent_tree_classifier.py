@@ -15,6 +15,7 @@ from spigot_allennlp.metrics import EstimatorDiagnostics, TreeScores
 from spigot_allennlp.models.syntactic_parser import readable_trees
 from spigot_allennlp.modules import ArcScorer, AttentionPooling, MlpArcScorer, TextEncoder
 from spigot_allennlp.structures import LatentStructure, ProjectiveTree
+from spigot_allennlp.structures.latent_structure import check_arcs
 from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
 _TREE = ("latent", "none")
@@ -50,8 +51,8 @@ class LatentTreeClassifier(Model):
 
     # Errors
 
-    `ConfigurationError` for another `tree`, a structure that the estimator cannot work with, a vocabulary without
-    labels, and a training batch without them.
+    `ConfigurationError` for another `tree`, a structure that is not over arcs or that the estimator cannot work
+    with, a vocabulary without labels, and a training batch without them.
     """
 
     default_predictor = "sentence_classifier"
@@ -79,7 +80,7 @@ class LatentTreeClassifier(Model):
         dim = self.text_encoder.get_output_dim()
         if tree == "latent":
             self.arc_scorer = arc_scorer.construct(input_dim=dim)
-            self.structure = structure or ProjectiveTree(single_root=False)
+            self.structure = check_arcs(structure or ProjectiveTree(single_root=False))
             self.estimator = estimator or Estimator.by_name(Estimator.default_implementation)()
             self.estimator.check(self.structure)
             self._tree_scores = TreeScores()

@@ -5,6 +5,15 @@ Predictors.
 from spigot_allennlp.predictors.dependency_graph import DependencyGraphPredictor
 from spigot_allennlp.predictors.offline_tokenizer import OfflineSpacyTokenizer
 from spigot_allennlp.predictors.sentence_classifier import SentenceClassifierPredictor
+from spigot_allennlp.predictors.sentence_pair import SentencePairPredictor
 from spigot_allennlp.predictors.sentence_predictor import SentencePredictor
+from spigot_allennlp.predictors.text_predictor import TextPredictor
 
-__all__ = ["DependencyGraphPredictor", "OfflineSpacyTokenizer", "SentenceClassifierPredictor", "SentencePredictor"]
+__all__ = [
+    "DependencyGraphPredictor",
+    "OfflineSpacyTokenizer",
+    "SentenceClassifierPredictor",
+    "SentencePairPredictor",
+    "SentencePredictor",
+    "TextPredictor",
+]

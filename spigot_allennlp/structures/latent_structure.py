@@ -275,3 +275,19 @@ class LatentStructure(Registrable):
 
     def _unsupported(self, operation: str) -> ConfigurationError:
         return ConfigurationError(f"{self._name()} does not support the operation '{operation}'")
+
+
+def check_arcs(structure: LatentStructure) -> LatentStructure:
+    """
+    `structure`, if its parts are arcs between tokens.
+
+    # Errors
+
+    `ConfigurationError` otherwise.
+    """
+    if structure.event_shape != LatentStructure.event_shape:
+        raise ConfigurationError(
+            f"structure is {structure._name()}, whose parts are ({', '.join(structure.event_shape)}); valid: one whose "
+            f"parts are arcs, ({', '.join(LatentStructure.event_shape)}), such as 'projective_tree'"
+        )
+    return structure

@@ -14,10 +14,10 @@ from allennlp.data import Batch, Vocabulary
 from allennlp.models import Model
 
 from spigot_allennlp.dataset_readers import SstTreesDatasetReader
-from spigot_allennlp.estimators import Estimator
 from tests.conftest import PROJECT_ROOT
+from tests.models.configs import check_an_estimator_each, config_names
 
-CONFIGS = sorted(path.stem for path in (PROJECT_ROOT / "training_configs" / "sentiment").glob("*.jsonnet"))
+CONFIGS = config_names(PROJECT_ROOT / "training_configs" / "sentiment")
 # What a constant adds to all arcs changes no tree.
 WITHOUT_GRADIENT = {"arc_scorer.score.bias"}
 
@@ -73,19 +73,8 @@ class TestConfigs(ModelTestCase):
         self.ensure_batch_predictions_are_consistent()
 
     def test_an_estimator_each(self):
-        ours = {
-            name
-            for name in Estimator.list_available()
-            if Estimator.by_name(name).__module__.startswith("spigot_allennlp.")
-        }
-        assert set(CONFIGS) == ours | {"no_tree"}
-        for name in CONFIGS:
-            model = Params.from_file(str(config_file(name))).as_dict()["model"]
-            if name == "no_tree":
-                assert model["tree"] == "none"
-            else:
-                estimator = model["estimator"]
-                assert (estimator if isinstance(estimator, str) else estimator["type"]) == name
+        check_an_estimator_each(config_file("spigot").parent, without={"no_tree"})
+        assert Params.from_file(str(config_file("no_tree")))["model"]["tree"] == "none"
 
     def test_the_published_sizes(self, tmp_path, monkeypatch):
         vectors = tmp_path / "vectors.txt"
@@ -265,6 +254,10 @@ class TestRefusals:
         [
             ({"tree": "gold"}, "tree is 'gold'; valid: 'latent', 'none'"),
             ({"hidden_size": 100}, "LatentTreeClassifier has no key 'hidden_size'; valid: vocab"),
+            (
+                {"structure": "linear_chain"},
+                "structure is 'linear_chain', whose parts are (batch, positions, tags, tags)",
+            ),
             ({"arc_scorer": {"type": "mlp", "num_layers": 0}}, "num_layers is 0; valid: an integer >= 1"),
         ],
         ids=str,

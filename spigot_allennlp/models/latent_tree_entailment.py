@@ -1,0 +1,253 @@
+from typing import Any, Dict, List, Optional, Tuple
+
+import torch
+from allennlp.common import Lazy
+from allennlp.common.checks import ConfigurationError
+from allennlp.data import TextFieldTensors, Vocabulary
+from allennlp.models import Model
+from allennlp.modules import FeedForward, TextFieldEmbedder
+from allennlp.nn import Activation, InitializerApplicator
+from allennlp.nn.util import get_text_field_mask, masked_softmax
+from allennlp.training.metrics import CategoricalAccuracy
+
+from spigot_allennlp.estimators import Estimator, Pipeline
+from spigot_allennlp.functional.trees import heads_from_arcs
+from spigot_allennlp.metrics import EstimatorDiagnostics, TreeScores
+from spigot_allennlp.models.syntactic_parser import readable_trees
+from spigot_allennlp.modules import ArcScorer, MlpArcScorer, RootSentinel
+from spigot_allennlp.modules.root import mask_with_root
+from spigot_allennlp.structures import LatentStructure, NonprojectiveTree, Product
+from spigot_allennlp.structures.latent_structure import check_arcs
+from spigot_allennlp.unknown_keys import refuse_unknown_keys
+
+_TREE = ("latent", "none")
+
+
+@Model.register("latent_tree_entailment")
+class LatentTreeEntailment(Model):
+    """
+    Decomposable attention (Parikh et al. 2016) over a premise and a hypothesis, each with a latent dependency tree
+    (Mihaylova et al. 2020, section 5.3). No gold trees exist: the pair's loss is all that they are learned from, and
+    what of it reaches the arcs' scores, the estimator decides. To it the two trees are one structure (`product`).
+
+    With embeddings `x` and their encodings `h = encode(x)`, of the premise's word `i` and the hypothesis' word `j`:
+
+        e[i, j] = <[h_i; sum_k z[i, k] h_k], [h_j; sum_k z[j, k] h_k]>
+        v_i     = compare([x_i; sum_j softmax_j(e[i, .]) x_j]),  v_j alike
+        logits  = aggregate([sum_i v_i; sum_j v_j])
+
+    `encode`, `compare` and `aggregate` are perceptrons. Attention and sums are over words: neither ROOT nor padding has
+    a share in them. The loss is the mean cross-entropy.
+
+    # Parameters
+
+    vocab : `Vocabulary`
+    text_field_embedder : `TextFieldEmbedder`
+    tree : `str`, optional (default = `"latent"`)
+        `"latent"`, or `"none"`: `e[i, j] = <h_i, h_j>`, the rest unchanged. The keys of the tree are then of no
+        account.
+    arc_scorer : `Lazy[ArcScorer]`, optional (default = `mlp`)
+        Scores the arcs from the encodings.
+    structure : `LatentStructure`, optional (default = `nonprojective_tree` with `single_root` false)
+        Of one sentence.
+    estimator : `Estimator`, optional (default = `spigot`)
+    hidden_dim : `int`, optional (default = `200`)
+        Of all layers.
+    dropout : `float`, optional (default = `0.2`)
+        Behind every layer but the last.
+    initializer : `InitializerApplicator`, optional
+
+    # Errors
+
+    `ConfigurationError` for another `tree`, a structure that is not over arcs or that the estimator cannot work with, a
+    vocabulary without labels, and a training batch without them.
+    """
+
+    default_predictor = "sentence_pair"
+
+    def __init__(
+        self,
+        vocab: Vocabulary,
+        text_field_embedder: TextFieldEmbedder,
+        tree: str = "latent",
+        arc_scorer: Lazy[ArcScorer] = Lazy(MlpArcScorer),
+        structure: LatentStructure = None,
+        estimator: Estimator = None,
+        hidden_dim: int = 200,
+        dropout: float = 0.2,
+        initializer: InitializerApplicator = InitializerApplicator(),
+        **kwargs,
+    ) -> None:
+        refuse_unknown_keys(self, kwargs)
+        super().__init__(vocab, **kwargs)
+        if tree not in _TREE:
+            raise ConfigurationError(f"tree is '{tree}'; valid: {', '.join(map(repr, _TREE))}")
+        num_labels = vocab.get_vocab_size("labels")
+        if num_labels == 0:
+            raise ConfigurationError("the vocabulary has no labels (its namespace 'labels' is empty)")
+        self.tree = tree
+        self.text_field_embedder = text_field_embedder
+        dim = text_field_embedder.get_output_dim()
+        relu, linear = Activation.by_name("relu")(), Activation.by_name("linear")()
+        self.encode = FeedForward(dim, 2, hidden_dim, relu, dropout)
+        self.compare = FeedForward(2 * dim, 2, hidden_dim, relu, dropout)
+        self.aggregate = FeedForward(2 * hidden_dim, 2, [hidden_dim, num_labels], [relu, linear], [dropout, 0.0])
+        if tree == "latent":
+            self.root = RootSentinel(hidden_dim)
+            self.arc_scorer = arc_scorer.construct(input_dim=hidden_dim)
+            self.structure = Product(check_arcs(structure or NonprojectiveTree(single_root=False)))
+            self.estimator = estimator or Estimator.by_name(Estimator.default_implementation)()
+            self.estimator.check(self.structure)
+            self._tree_scores = TreeScores()
+            self._diagnostics = EstimatorDiagnostics(self.estimator.diagnostics)
+            if isinstance(self.estimator, Pipeline):
+                # Nothing reaches it; distributed training would wait for its gradient.
+                self.arc_scorer.requires_grad_(False)
+        self._accuracy = CategoricalAccuracy()
+        initializer(self)
+
+    def forward(
+        self,
+        premise: TextFieldTensors,
+        hypothesis: TextFieldTensors,
+        metadata: List[Dict[str, Any]],
+        label: torch.Tensor = None,
+    ) -> Dict[str, Any]:
+        """
+        # Parameters
+
+        premise, hypothesis : `TextFieldTensors`
+        metadata : `List[Dict[str, Any]]`
+        label : `torch.Tensor`, optional
+            `(batch,)`.
+
+        # Returns
+
+        `Dict[str, Any]`
+            `logits` and `probabilities`, `(batch, labels)`; `attention`, `(batch, 2, words, words)`: of each word of
+            the premise to those of the hypothesis, then the other way round, 0 at padding; with trees, `trees` (what
+            was conditioned on; premise first), `(batch, 2, 1 + words, 1 + words)`, and outside training their `heads`,
+            `(batch, 2, 1 + words)`; `loss` with labels. Made human readable: `premise_words`, `hypothesis_words`,
+            `label`, `probabilities` by label, and with trees `premise_heads` and `hypothesis_heads`, where words count
+            from 1 and 0 is ROOT.
+        """
+        if self.training and label is None:
+            raise ConfigurationError("a training batch has no labels")
+        embedded, mask = self._embed(premise, hypothesis)
+        encoded = self.encode(embedded)
+        states: Optional[torch.Tensor] = None
+
+        def downstream(trees: Optional[torch.Tensor]) -> Dict[str, torch.Tensor]:
+            return self._downstream(embedded, encoded, states, mask, trees, label)
+
+        latent: Dict[str, torch.Tensor] = {}
+        if self.tree == "latent":
+            # shape: (batch * 2, 1 + words, hidden_dim), (batch, 2, 1 + words)
+            states = self.root(encoded.flatten(0, 1))
+            with_root = mask_with_root(mask.flatten(0, 1)).unflatten(0, mask.shape[:2])
+            scores = self.arc_scorer(states).unflatten(0, mask.shape[:2])
+            states = states.unflatten(0, mask.shape[:2])
+            estimate = self.estimator(scores, with_root, self.structure, downstream)
+            outputs, instance_loss = estimate.outputs, estimate.instance_loss
+            self._diagnostics(estimate.diagnostics)
+            latent["trees"] = trees = estimate.structure
+            if not self.training:
+                # Of relaxed trees, those that have most of their mass; any others are their own argmax.
+                latent["heads"] = heads_from_arcs(self.structure.argmax(trees, with_root))
+            heads = latent.get("heads", heads_from_arcs(trees.detach()))
+            self._tree_scores(heads.flatten(0, 1), None, None, None)
+        else:
+            outputs = downstream(None)
+            instance_loss = outputs.get("instance_loss")
+
+        logits = outputs["logits"]
+        output: Dict[str, Any] = {
+            "logits": logits,
+            "probabilities": logits.softmax(-1),
+            "attention": outputs["attention"],
+            "metadata": metadata,
+            **latent,
+        }
+        if label is not None:
+            self._accuracy(logits, label)
+            output["loss"] = instance_loss.mean()
+        return output
+
+    def _embed(self, premise: TextFieldTensors, hypothesis: TextFieldTensors) -> Tuple[torch.Tensor, torch.Tensor]:
+        """
+        Both sentences, padded to one length: embeddings `(batch, 2, words, dim)` and mask `(batch, 2, words)`.
+        """
+        masks = [get_text_field_mask(tokens) for tokens in (premise, hypothesis)]
+        embedded = [self.text_field_embedder(tokens) for tokens in (premise, hypothesis)]
+        length = max(mask.size(1) for mask in masks)
+        pad = torch.nn.functional.pad
+        return (
+            torch.stack([pad(each, (0, 0, 0, length - each.size(1))) for each in embedded], dim=1),
+            torch.stack([pad(each, (0, length - each.size(1))) for each in masks], dim=1),
+        )
+
+    def _downstream(
+        self,
+        embedded: torch.Tensor,
+        encoded: torch.Tensor,
+        states: Optional[torch.Tensor],
+        mask: torch.Tensor,
+        trees: Optional[torch.Tensor],
+        label: Optional[torch.Tensor],
+    ) -> Dict[str, torch.Tensor]:
+        """
+        `logits` and attention, given trees; with labels `instance_loss`, `(batch,)`.
+        """
+        if trees is not None:
+            # shape: (batch, 2, words, hidden_dim)
+            heads = torch.matmul(trees[:, :, 1:].to(states.dtype), states)
+            encoded = torch.cat([encoded, heads], dim=-1)
+        # shape: (batch, premise words, hypothesis words)
+        scores = torch.bmm(encoded[:, 0], encoded[:, 1].transpose(1, 2))
+        # memory_efficient: the variant that sets padding to the lowest number, and so is exact whatever the scores.
+        both = torch.stack([scores, scores.transpose(1, 2)], dim=1)
+        attention = masked_softmax(both, mask.flip(1).unsqueeze(2), memory_efficient=True)
+        attention = attention.masked_fill(~mask.unsqueeze(-1), 0.0)
+        # What each word sees of the other sentence.
+        # shape: (batch, 2, words, dim)
+        seen = torch.matmul(attention, embedded.flip(1))
+        compared = self.compare(torch.cat([embedded, seen], dim=-1))
+        sums = compared.masked_fill(~mask.unsqueeze(-1), 0.0).sum(2)
+        outputs = {
+            "logits": self.aggregate(sums.flatten(1)),
+            "attention": attention,
+        }
+        if label is not None:
+            outputs["instance_loss"] = torch.nn.functional.cross_entropy(outputs["logits"], label, reduction="none")
+        return outputs
+
+    def make_output_human_readable(self, output_dict: Dict[str, Any]) -> Dict[str, Any]:
+        names = self.vocab.get_index_to_token_vocabulary("labels")
+        probabilities = output_dict["probabilities"]
+        # The loss is that of a batch: it says nothing about a pair.
+        readable: Dict[str, Any] = {
+            name: [entry[name] for entry in output_dict["metadata"]] for name in ("premise_words", "hypothesis_words")
+        }
+        readable["label"] = [names[index] for index in probabilities.argmax(-1).tolist()]
+        readable["probabilities"] = [
+            {names[index]: round(probability, 4) for index, probability in enumerate(row)}
+            for row in probabilities.tolist()
+        ]
+        if "heads" in output_dict:
+            for number, sentence in enumerate(("premise", "hypothesis")):
+                words = readable[f"{sentence}_words"]
+                trees = readable_trees(output_dict["heads"][:, number], None, words, self.vocab, "")
+                readable[f"{sentence}_heads"] = trees["heads"]
+        return readable
+
+    def get_metrics(self, reset: bool = False) -> Dict[str, float]:
+        """
+        `accuracy`, and of latent trees `tree_depth`; in training also the estimator's diagnostics, kept off the
+        progress bar by their `_`.
+        """
+        metrics = {"accuracy": self._accuracy.get_metric(reset)}
+        if self.tree == "latent":
+            metrics.update(self._tree_scores.get_metric(reset))
+            if self.training:
+                metrics.update(self._diagnostics.get_metric(reset))
+        return metrics

@@ -1,0 +1,4 @@
+// Conditioned on a sparse mean of trees (SparseMAP). Evaluated at the argmax, as in the paper.
+(import 'classifier.libsonnet') {
+  model+: { estimator: 'sparsemap' },
+}
