@@ -56,7 +56,7 @@ def report(
     content += ["<h2>Metrics</h2>", table(["metric", "value"], sorted((n.lstrip("_"), v) for n, v in metrics.items()))]
 
     scores = [score(*pair) for pair in pairs]
-    scored = [number for number, value in enumerate(scores) if value is not None]
+    scored = [number for number, pair in enumerate(pairs) if scores[number] is not None and pair.predicted.sentences]
     if scored:
         measure = scores[scored[0]].measure
         content += [f"<h2>By length</h2><p class='note'>The mean of the {measure} over the instances.</p>"]
@@ -67,8 +67,7 @@ def report(
     if statistics:
         content += ["<h2>Trees</h2>", table(*statistics)]
 
-    drawable = [number for number in scored if pairs[number].predicted.sentences]
-    worst = sorted(drawable, key=lambda number: (scores[number].value, -_length(pairs[number].predicted)))[:num_worst]
+    worst = sorted(scored, key=lambda number: (scores[number].value, -_length(pairs[number].predicted)))[:num_worst]
     if worst:
         content.append("<h2>Worst</h2>")
         content += [sentence_section(number + 1, *pairs[number], scores[number]) for number in worst]
