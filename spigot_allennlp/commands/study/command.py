@@ -14,10 +14,11 @@ import signal
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, List, Optional, Sequence, Union
 
 from allennlp.commands.subcommand import Subcommand
 from allennlp.common.checks import ConfigurationError
+from allennlp.common.util import SigTermReceived
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
@@ -26,13 +27,13 @@ from spigot_allennlp.commands.study.executors import Executor, Job
 from spigot_allennlp.commands.study.figures import draw_figures
 from spigot_allennlp.commands.study.report import (
     Result,
-    ValidationMetric,
     mean_and_spread,
     read_result,
     write_summary,
     write_tables,
 )
 from spigot_allennlp.commands.study.run_folder import read_state, write_whole
+from spigot_allennlp.commands.study.validation_metric import ValidationMetric
 
 _LOG_LINES = 12
 
@@ -139,6 +140,8 @@ def study_from_args(args: argparse.Namespace) -> None:
         )
     except ConfigurationError as error:
         sys.exit(f"error: {error}")
+    except (KeyboardInterrupt, SigTermReceived):
+        sys.exit("interrupted; the same command goes on from here")
     if failed:
         sys.exit(f"{len(failed)} runs failed:\n" + "\n".join(f"  {folder}" for folder in failed))
 
@@ -186,14 +189,11 @@ def study(
                 prepare_folder(run, folder)
             failed = train(plan, folders, list(include_package), workers, executor)
             results = [read_result(run, folder) for run, folder in zip(plan.runs, folders)]
-            metric = ValidationMetric.of(plan.runs[0].params)
             write_tables(directory, results)
-            write_summary(directory, plan, results, metric)
+            write_summary(directory, plan, results)
             print(f"Tables and summary: {directory}/results.csv, results.json, summary.md")
             try:
-                figures = draw_figures(
-                    directory / "figures", results, plan.varying(), metric, latent_metric, downstream_metric
-                )
+                figures = draw_figures(directory / "figures", results, plan, latent_metric, downstream_metric)
                 print("Figures: " + (", ".join(map(str, figures)) or "none, as no run has finished"))
             except ImportError:
                 print("No figures, which need matplotlib: pip install 'spigot-allennlp[study]'")
@@ -277,38 +277,38 @@ def train(plan: Design, folders: List[Path], packages: List[str], workers: Optio
     if not todo:
         return failed
     jobs = [Job(str(folders[index]), packages, os.getcwd()) for index in todo]
-    varying = plan.varying()
-    num_epochs = {index: plan.runs[index].params["trainer"].get("num_epochs", 20) for index in todo}
+    # As AllenNLP has it where a config does not say.
+    num_epochs = [plan.runs[index].params["trainer"].get("num_epochs", 20) for index in todo]
+    epochs = [0] * len(todo)
     ended = 0
-    done: Dict[int, int] = {}
-    bar = tqdm(total=sum(num_epochs.values()), unit="epoch", disable=not sys.stderr.isatty(), dynamic_ncols=True)
-    with bar, closing(Executor.by_name(executor)().execute(jobs, workers)) as events:
-        for event in events:
-            for job, status in event:
-                index = todo[job]
-                ended += 1
-                done[index] = num_epochs[index]
-                result = read_result(plan.runs[index], folders[index])
-                line = f"[{ended}/{len(todo)}] {plan.runs[index].describe(varying)}: "
+    varying = plan.varying()
+    bar = tqdm(total=sum(num_epochs), unit="epoch", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+    with bar, closing(Executor.by_name(executor)().execute(jobs, workers)) as progress:
+        for running, just_ended in progress:
+            for job, status in just_ended:
+                run, folder = plan.runs[todo[job]], folders[todo[job]]
+                result = read_result(run, folder)
                 if status == 0 and result.finished:
-                    line += _outcome(result)
+                    outcome = _outcome(result, plan.metric)
                 else:
-                    failed.append(index)
-                    line += _failure(folders[index], status)
-                bar.write(line, file=sys.stdout)
+                    failed.append(todo[job])
+                    outcome = _failure(folder, status)
+                ended += 1
+                epochs[job] = num_epochs[job]
+                with bar.external_write_mode():
+                    print(f"[{ended}/{len(todo)}] {run.describe(varying)}: {outcome}", flush=True)
             if not bar.disable:
-                running = 0
-                for index in todo:
-                    if index not in done or done[index] < num_epochs[index]:
-                        done[index] = len(list((folders[index] / "training").glob("metrics_epoch_*.json")))
-                        running += done[index] > 0
-                bar.n = min(bar.total, sum(done.values()))
-                bar.set_postfix_str(f"{ended} of {len(todo)} runs ended, {len(failed)} failed")
+                for job in running:
+                    epochs[job] = len(list((folders[todo[job]] / "training").glob("metrics_epoch_*.json")))
+                bar.n = sum(epochs)
+                waiting = len(todo) - ended - len(running)
+                bar.set_postfix_str(
+                    f"runs: {ended} ended ({len(failed)} failed), {len(running)} at work, {waiting} waiting"
+                )
     return failed
 
 
-def _outcome(result: Result) -> str:
-    metric = ValidationMetric.of(result.run.params)
+def _outcome(result: Result, metric: ValidationMetric) -> str:
     seconds = sum(epoch["epoch_seconds"] for epoch in result.epochs)
     value = mean_and_spread([result.final[f"best_validation_{metric.name}"]])
     return f"validation {metric.name} {value} (epoch {result.final['best_epoch']}), {seconds:.0f} s"

@@ -3,6 +3,7 @@ What a study consists of: from a base config and a description to the fully reso
 """
 
 import copy
+import functools
 import hashlib
 import inspect
 import itertools
@@ -20,6 +21,7 @@ from allennlp.common.from_params import infer_constructor_params
 from allennlp.common.params import parse_overrides, with_overrides
 from allennlp.models import Model
 
+from spigot_allennlp.commands.study.validation_metric import ValidationMetric
 from spigot_allennlp.estimators import Estimator
 from spigot_allennlp.structures import LatentStructure
 
@@ -86,10 +88,13 @@ class Design(NamedTuple):
     configs : `Dict[str, Dict[str, Any]]`
         What the configs say before the study varies it, without seeds: the base's by `"base"`, those of baselines by
         their names.
+    metric : `ValidationMetric`
+        By which settings are chosen, of all configs alike.
     """
 
     runs: List[Run]
     configs: Dict[str, Dict[str, Any]]
+    metric: ValidationMetric
 
     def varying(self) -> List[str]:
         """The settings that tell runs of one name apart."""
@@ -163,7 +168,8 @@ def design(config: str, description: Dict[str, Any], overrides: str = "") -> Des
     # Errors
 
     `ConfigurationError` for what can be known before training: unknown estimators and arguments, values out of range,
-    estimators that the structure cannot serve, configs and overrides that do not fit, configs without validation data.
+    estimators that the structure cannot serve, configs and overrides that do not fit, configs without validation data
+    or with different validation metrics.
     """
     try:
         fixed = parse_overrides(overrides)
@@ -174,14 +180,19 @@ def design(config: str, description: Dict[str, Any], overrides: str = "") -> Des
     runs: List[Run] = []
     configs: Dict[str, Dict[str, Any]] = {}
 
+    @functools.lru_cache(maxsize=None)
+    def resolved(path: str, seed: Optional[int]) -> Dict[str, Any]:
+        """Jsonnet takes its time, and there may be thousands of settings."""
+        return _resolved(path, fixed, seed)
+
     def add(name: str, path: str, arguments: Optional[Dict[str, Any]]) -> None:
         for values, seed in itertools.product(axes, seeds):
-            params = _override(path, _resolved(path, fixed, seed), values)
+            params = _override(path, resolved(path, seed), values)
             if arguments is not None:
                 params["model"]["estimator"] = arguments
             runs.append(_run(name, path, params, values))
 
-    base = _resolved(config, fixed, None)
+    base = resolved(config, None)
     configs["base"] = _without_seeds(base)
     entries = _estimators(config, base, description)
     if entries:
@@ -194,17 +205,25 @@ def design(config: str, description: Dict[str, Any], overrides: str = "") -> Des
 
     taken = {run.name for run in runs}
     for path in description["baselines"]:
-        params = _resolved(path, fixed, None)
+        params = resolved(path, None)
         name = Path(path).stem if Path(path).stem not in taken else os.path.splitext(path)[0]
-        if name in taken:
+        if description["baselines"].count(path) > 1 or name in taken:
             raise ConfigurationError(f"the baseline {path} is named twice")
         taken.add(name)
         configs[name] = _without_seeds(params)
         if "estimator" in params["model"]:
             _check_estimator(path, params, name, _as_object(params["model"]["estimator"]))
         add(name, path, None)
+    metrics = {name: ValidationMetric.of(name, params) for name, params in configs.items()}
+    for name, metric in metrics.items():
+        if metric != metrics["base"]:
+            raise ConfigurationError(
+                f"the config {name} has another trainer.validation_metric than {config}, {metric.direction} and "
+                f"{metrics['base'].direction}; the overrides (-o) can make them one"
+            )
     # What is the same in all its settings is one run, listed under the first of its names.
-    return Design(list({json.dumps(run.params, sort_keys=True): run for run in reversed(runs)}.values())[::-1], configs)
+    distinct = {json.dumps(run.params, sort_keys=True): run for run in reversed(runs)}
+    return Design(list(distinct.values())[::-1], configs, metrics["base"])
 
 
 def _estimators(
@@ -216,7 +235,7 @@ def _estimators(
     if not given and axes:
         if "estimator" not in base["model"]:
             raise ConfigurationError(f"{config} has no model.estimator whose {' and '.join(axes)} could be varied")
-        given = [base["model"]["estimator"]]
+        given = [{key: value for key, value in _as_object(base["model"]["estimator"]).items() if key not in axes}]
     elif given:
         _check_takes_estimator(config, base)
     entries: Dict[str, List[Dict[str, Any]]] = {}

@@ -34,6 +34,20 @@ class Job(NamedTuple):
     directory: str
 
 
+class Progress(NamedTuple):
+    """
+    # Parameters
+
+    running : `List[int]`
+        The indices of the runs that are being trained.
+    ended : `List[Tuple[int, int]]`
+        The indices of those that have just ended, and their exit status.
+    """
+
+    running: List[int]
+    ended: List[Tuple[int, int]]
+
+
 def start(job: Job, threads: int) -> subprocess.Popen:
     """
     Start training the run in a process (and process group) of its own, with its output in the run's `log.txt`.
@@ -69,7 +83,7 @@ class Executor(Registrable):
     def __init__(self, cores: int) -> None:
         self.cores = cores
 
-    def execute(self, jobs: List[Job], workers: int = None) -> Iterator[List[Tuple[int, int]]]:
+    def execute(self, jobs: List[Job], workers: int = None) -> Iterator[Progress]:
         """
         # Parameters
 
@@ -79,9 +93,9 @@ class Executor(Registrable):
 
         # Returns
 
-        `Iterator[List[Tuple[int, int]]]`
-            Every now and then, the index and the exit status of those that have just ended. What is still being
-            trained when the iterator is closed is stopped at once: it resumes from its last checkpoint anyway.
+        `Iterator[Progress]`
+            Several times a second. What is still being trained when the iterator is closed is stopped at once: it
+            resumes from its last checkpoint anyway.
         """
         workers = min(workers or self.cores, len(jobs))
         waiting = list(enumerate(jobs))[::-1]
@@ -95,7 +109,7 @@ class Executor(Registrable):
                 ended = [(index, status) for index, status in polled if status is not None]
                 for index, _ in ended:
                     del running[index]
-                yield ended
+                yield Progress(list(running), ended)
                 if not ended:
                     time.sleep(_POLL_SECONDS)
         finally:
@@ -159,7 +173,7 @@ class RayExecutor(Executor):
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         super().__init__(max(1, int(ray.cluster_resources().get("CPU", 1))))
 
-    def execute(self, jobs: List[Job], workers: int = None) -> Iterator[List[Tuple[int, int]]]:
+    def execute(self, jobs: List[Job], workers: int = None) -> Iterator[Progress]:
         share = self._ray.cluster_resources().get("GPU", 0) / min(workers or self.cores, len(jobs))
         # In thousandths, rounded down, so that the shares of a GPU are not more than the whole.
         self._gpus = min(1, int(share * 1000) / 1000)

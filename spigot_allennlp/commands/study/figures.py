@@ -9,14 +9,15 @@ from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
 from allennlp.common.checks import ConfigurationError
 
+from spigot_allennlp.commands.study.design import Design
 from spigot_allennlp.commands.study.design import label as setting_label
 from spigot_allennlp.commands.study.report import (
     Result,
     Setting,
-    ValidationMetric,
     best_settings,
     settings_of,
 )
+from spigot_allennlp.commands.study.validation_metric import ValidationMetric
 
 # What models here call the quality of their latent structure.
 LATENT_METRICS = ("v_measure", "uas")
@@ -48,8 +49,7 @@ class Style(NamedTuple):
 def draw_figures(
     directory: Path,
     results: List[Result],
-    varying: List[str],
-    metric: ValidationMetric,
+    design: Design,
     latent_metric: str = None,
     downstream_metric: str = None,
 ) -> List[Path]:
@@ -61,9 +61,7 @@ def draw_figures(
 
     directory : `Path`
     results : `List[Result]`
-    varying : `List[str]`
-        The settings that the study varies.
-    metric : `ValidationMetric`
+    design : `Design`
     latent_metric : `str`, optional (default = the first of `LATENT_METRICS` that there is)
     downstream_metric : `str`, optional (default = the validation metric)
 
@@ -77,6 +75,7 @@ def draw_figures(
     """
     import matplotlib.figure  # Not needed for anything else, and slow to import.
 
+    varying, metric = design.varying(), design.metric
     settings = settings_of(results)
     if not settings:
         return []
@@ -183,7 +182,7 @@ def _by_step_size(
             if setting.name in swept:
                 line = found.setdefault((setting.name, label(setting)), {})
                 size = setting.settings["step_size"]
-                if size not in line or metric.score(setting) > metric.score(line[size]):
+                if size not in line or setting.rank(metric) > line[size].rank(metric):
                     line[size] = setting
         return found
 

@@ -12,6 +12,7 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tu
 
 from spigot_allennlp.commands.study.design import Design, Run
 from spigot_allennlp.commands.study.run_folder import read_state, write_whole
+from spigot_allennlp.commands.study.validation_metric import ValidationMetric
 
 # Of the machine and the moment, not of the run; times are given by epoch.
 _LEFT_OUT = ("training_duration", "epoch", "training_start_epoch", "training_epochs")
@@ -50,30 +51,8 @@ class Setting(NamedTuple):
         values = self.values(metric)
         return statistics.fmean(values) if values else None
 
-
-class ValidationMetric(NamedTuple):
-    """
-    By which AllenNLP chooses the best epoch, and the study the best setting: `+name` if more is better, `-name` if less
-    is, or a list of those, which are summed.
-    """
-
-    parts: Tuple[Tuple[int, str], ...]
-
-    @classmethod
-    def of(cls, params: Dict[str, Any]) -> "ValidationMetric":
-        given = params["trainer"].get("validation_metric", "-loss")
-        names = [given] if isinstance(given, str) else given
-        return cls(tuple((-1 if name.startswith("-") else 1, name.lstrip("+-")) for name in names))
-
-    @property
-    def name(self) -> str:
-        """Of the first part: what is shown."""
-        return self.parts[0][1]
-
-    def score(self, setting: Setting) -> float:
-        """The mean over the seeds; more is better."""
-        means = [(sign, setting.mean(f"best_validation_{name}")) for sign, name in self.parts]
-        return sum(-math.inf if mean is None else sign * mean for sign, mean in means)
+    def rank(self, metric: ValidationMetric) -> Tuple[int, float]:
+        return len(self.values(f"best_validation_{metric.name}")), metric.score(self.mean)
 
 
 def read_result(run: Run, folder: Path) -> Result:
@@ -128,10 +107,10 @@ def settings_of(results: Iterable[Result]) -> List[Setting]:
 
 
 def best_settings(settings: Iterable[Setting], metric: ValidationMetric) -> List[Setting]:
-    """The best of each name."""
+    """The best of each name, among those with most seeds: one that fails with some is not chosen for the others."""
     best: Dict[str, Setting] = {}
     for setting in settings:
-        if setting.name not in best or metric.score(setting) > metric.score(best[setting.name]):
+        if setting.name not in best or setting.rank(metric) > best[setting.name].rank(metric):
             best[setting.name] = setting
     return list(best.values())
 
@@ -176,18 +155,17 @@ def _finite(row: Dict[str, Any]) -> Dict[str, Any]:
     return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
 
 
-def write_summary(directory: Path, design: Design, results: List[Result], metric: ValidationMetric) -> None:
+def write_summary(directory: Path, design: Design, results: List[Result]) -> None:
     """
     `summary.md`: the best setting of each name and all settings, with means and standard deviations over the seeds.
     """
     settings = settings_of(results)
-    varying = design.varying()
+    varying, metric = design.varying(), design.metric
     sections = [f"# Study of {design.runs[0].config}\n"]
     finished = sum(result.finished for result in results)
-    direction = " and ".join(f"{'more' if sign > 0 else 'less'} {name}" for sign, name in metric.parts)
     sections.append(
         f"{finished} of {len(results)} runs. Mean ± standard deviation over the seeds (n of them), at each run's best "
-        f"epoch on the validation data ({direction} is better); `test` columns are of those same weights.\n"
+        f"epoch on the validation data ({metric.direction} is better); `test` columns are of those same weights.\n"
     )
     if settings:
         sections += ["## The best setting of each\n", _table(best_settings(settings, metric), varying, metric)]
