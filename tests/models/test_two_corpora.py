@@ -1,0 +1,129 @@
+"""Trees and graphs of different sentences, in batches of their own."""
+
+import json
+from pathlib import Path
+from typing import Any, Dict, List
+
+import pytest
+import torch
+from allennlp.common import Params
+from allennlp.data import DatasetReader, Instance
+from allennlp.models import load_archive
+
+from tests.commands.test_allennlp_commands import CONFIGS, forked_command
+from tests.conftest import FIXTURES
+from tests.models.parsers import Parser, build, parser_keys
+from tests.training.small import write_corpus
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "corpus.conllu")
+
+
+def read(path: Path, **keys: Any) -> List[Instance]:
+    return list(DatasetReader.from_params(Params({"type": "conllu_graphs", **keys})).read(str(path)))
+
+
+def gradients(parser: Parser, instances: List[Instance]) -> Dict[str, torch.Tensor]:
+    """Of one training step; parameters without one are left out."""
+    parser.model.train().zero_grad()
+    parser.forward(instances)["loss"].backward()
+    return {
+        name: parameter.grad
+        for name, parameter in parser.model.named_parameters()
+        if parameter.grad is not None and parameter.grad.any()
+    }
+
+
+def parts(found: Dict[str, torch.Tensor]) -> set:
+    return {name.partition(".")[0] for name in found}
+
+
+def test_readers_leave_out_what_they_are_told_to(corpus):
+    trees, graphs = {"head_indices", "head_tags"}, {"arc_tags", "tops"}
+    for keys, expected in [({}, trees | graphs), ({"graphs": False}, trees), ({"trees": False}, graphs)]:
+        assert {*read(corpus, **keys)[0].fields} == {"tokens", "metadata"} | expected
+
+
+@pytest.mark.parametrize("syntactic_loss", ["cross_entropy", "hinge"])
+def test_a_batch_of_trees_teaches_the_syntactic_parser_alone(corpus, syntactic_loss):
+    parser = build(corpus, syntactic_parser=parser_keys(loss=syntactic_loss))
+    assert parts(gradients(parser, read(corpus, graphs=False))) == {"syntactic_parser"}
+    # Shared: what is of the graph has none.
+    parser = build(corpus, syntactic_loss=syntactic_loss)
+    assert parts(gradients(parser, read(corpus, graphs=False))) == {"text_encoder", "parser_head"}
+
+
+@pytest.mark.parametrize("estimator, reached", [("pipeline", False), ("spigot", True), ("marginals", True)])
+def test_a_batch_of_graphs_reaches_the_syntactic_parser_through_the_surrogate(corpus, estimator, reached):
+    parser = build(corpus, syntactic_parser=parser_keys(), estimator=estimator)
+    found = gradients(parser, read(corpus, trees=False))
+    assert {"text_encoder", "composer", "graph_arc_scorer", "graph_labeler"} <= parts(found)
+    syntactic = {name for name in found if name.startswith("syntactic_parser.")}
+    assert bool(syntactic) == reached
+    # Nobody said anything about relations.
+    assert not any(name.startswith("syntactic_parser.head.labeler") for name in syntactic)
+
+
+def test_word_dropout_is_off_where_the_parser_is_an_intermediate_layer(corpus):
+    embedder = {"tokens": {"type": "embedding_with_word_dropout", "embedding_dim": 6, "alpha": 1e6}}
+    parser = build(
+        corpus,
+        syntactic_parser=parser_keys(text_field_embedder={"token_embedders": embedder}),
+        estimator={"type": "spigot", "step_size": 10.0},
+    )
+    name = "syntactic_parser.text_encoder.text_field_embedder.token_embedder_tokens.weight"
+    by_trees = gradients(parser, read(corpus, graphs=False))[name].any(-1).nonzero().flatten().tolist()
+    assert by_trees == [1]  # The unknown word.
+    by_graphs = gradients(parser, read(corpus, trees=False))[name].any(-1).nonzero().flatten().tolist()
+    assert by_graphs and 1 not in by_graphs
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Dict[str, Path]:
+    """The first sentences of the fixtures, by the names of the variables that the configs read."""
+    directory = tmp_path_factory.mktemp("data")
+    paths = {}
+    for variable, name, number in (
+        ("SPIGOT_TRAIN_DATA", "train.conllu", 24),
+        ("SPIGOT_SDP_TRAIN_DATA", "train.sdp", 12),
+        ("SPIGOT_SDP_VALIDATION_DATA", "dev.sdp", 6),
+    ):
+        blocks = (FIXTURES / "graphs" / name).read_text().split("\n\n")[:number]
+        paths[variable] = directory / name
+        paths[variable].write_text("\n\n".join(blocks) + "\n\n")
+    paths["SPIGOT_WORD_VECTORS"] = FIXTURES / "vectors" / "vectors.txt"
+    return paths
+
+
+SMALL = {
+    "two_corpora": {"data_loader.scheduler.batch_size": 4},
+    "peng_2018": {
+        "model.encoder.hidden_size": 8,
+        "model.syntactic_parser.encoder.hidden_size": 8,
+        "model.label_dim": 4,
+        "model.predicate_dim": 4,
+    },
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_training_on_the_command_line(name, data, tmp_path):
+    overrides = json.dumps({**SMALL[name], "trainer.num_epochs": 2})
+    config = CONFIGS / f"{name}.jsonnet"
+    done = forked_command(tmp_path, "train", config, "-s", "run", "-o", overrides, **data)
+    assert done.returncode == 0, done.output
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["best_validation_loss"] > 0 and "best_validation_labeled_f1" in metrics
+    archive = load_archive(tmp_path / "run" / "model.tar.gz")
+    instances = list(archive.validation_dataset_reader.read(str(data["SPIGOT_SDP_VALIDATION_DATA"])))
+    model = archive.model.eval()
+    sentences = model.forward_on_instances(instances)
+    assert all(len(s["heads"]) == len(s["words"]) and s["heads"].count(0) == 1 for s in sentences)
+    if name == "peng_2018":
+        for part in (model, model.syntactic_parser):
+            assert part.text_encoder.text_field_embedder.token_embedder_tokens.counts.sum() > 100
+        assert model.deterministic_roles().any()
+        # They are ready to be trained further.
+        assert Parser(model.train(), instances).forward()["loss"].isfinite()
