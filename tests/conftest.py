@@ -3,11 +3,14 @@ Settings and fixtures for the whole suite.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+from spigot_allennlp.functional import routes
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = PROJECT_ROOT / "fixtures"
@@ -32,3 +35,14 @@ def shared_data() -> Path:
     if not directory.is_dir():
         pytest.skip(f"needs the real data sets; {directory} does not exist (SPIGOT_DATA names another place)")
     return directory
+
+
+@pytest.fixture(scope="class")
+def batched_paths() -> Iterator[None]:
+    """
+    Scores take the batched paths, which are otherwise for GPUs, wherever there is one; not where there is nothing to do,
+    as the rule never says so.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(routes, "batched_on_device", lambda operation, scores: scores.numel() > 0)
+        yield

@@ -15,7 +15,7 @@ def _log_normalizer(scores: torch.Tensor, legal: torch.Tensor) -> torch.Tensor:
     # A row that is empty sums over one made-up option of score 0, so that it adds 0 and no gradient is NaN.
     empty = ~legal.any(dim=-1, keepdim=True)
     return scores.masked_fill(~legal, -torch.inf).masked_fill(empty, 0.0).logsumexp(-1) - torch.where(
-        empty.squeeze(-1), scores.new_tensor(scores.size(-1)).log(), 0.0
+        empty.squeeze(-1), scores.new_full((), scores.size(-1)).log(), 0.0
     )
 
 
