@@ -96,7 +96,9 @@ def draw(
         ]
         compared = any(right is not None and has_gold_arcs(found, right) for found, right in zip(predicted, gold))
         Path(output).parent.mkdir(parents=True, exist_ok=True)
-        Path(output).write_text(page(Path(predictions_file).name, sections, compared), encoding="utf-8")
+        html = page(Path(predictions_file).name, sections, compared)
+        # JSON can hold what UTF-8 cannot: half a character.
+        Path(output).write_text(html, encoding="utf-8", errors="xmlcharrefreplace")
         return
     Path(output).mkdir(parents=True, exist_ok=True)
     for number, (found, right) in enumerate(pairs, 1):

@@ -110,5 +110,6 @@ def write_report(
         f"spigot_allennlp {VERSION}",
     ]
     Path(output_file).parent.mkdir(parents=True, exist_ok=True)
-    Path(output_file).write_text(report(title, metrics, pairs, num_worst, notes), encoding="utf-8")
+    html = report(title, metrics, pairs, num_worst, notes)
+    Path(output_file).write_text(html, encoding="utf-8", errors="xmlcharrefreplace")
     return metrics

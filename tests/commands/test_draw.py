@@ -48,7 +48,7 @@ PAIR = {
 
 
 def write(path: Path, *lines: Dict[str, Any]) -> Path:
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
 
@@ -116,7 +116,7 @@ def test_without_gold(tmp_path):
 
 
 def test_words_are_no_markup(tmp_path):
-    odd = {**GRAPH, "label": "<i>", "sentence_id": "<u>"}
+    odd = {**GRAPH, "label": "<i>", "sentence_id": "<u>\ud800"}
     page = draw(write(tmp_path / "p<b>.jsonl", odd), tmp_path / "page.html")
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     for markup in ("<script", "<b>.jsonl", "<i>", "<u>", "cc</style>"):

@@ -4,11 +4,13 @@ from hypothesis import strategies as st
 
 from spigot_allennlp.dataset_readers import DependencyGraph
 
+# Markup, what XML has no place for, a lone surrogate (which JSON can hold), and what is wider than a character.
+ODD = "aé漢🐕<>&;\"' \x00\x1f\u202e\ufffe\ud800"
 LABELS = st.sampled_from(["subj", "obj", "mod<br>", "a|b"])
 
 
 @st.composite
-def sentences(draw, words=st.text(min_size=1, max_size=30)) -> tuple[DependencyGraph, DependencyGraph]:
+def sentences(draw, words=st.text(ODD, min_size=1, max_size=30)) -> tuple[DependencyGraph, DependencyGraph]:
     text = draw(st.lists(words, min_size=1, max_size=8))
     length = len(text)
     positions = range(1, length + 1)
