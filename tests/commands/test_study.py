@@ -3,14 +3,18 @@
 import csv
 import json
 import os
+import random
 import signal
+import subprocess
 import sys
 import time
 import traceback
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+import allennlp.commands
 import pytest
+import torch
 from allennlp.common.checks import ConfigurationError
 from allennlp.common.plugins import import_plugins
 from allennlp.training import TrainerCallback
@@ -21,6 +25,7 @@ from spigot_allennlp.commands.study.command import study
 from spigot_allennlp.commands.study.design import Design, design, read_description
 from spigot_allennlp.commands.study.executors import Executor, Job
 from spigot_allennlp.commands.study.run_folder import read_state
+from tests.commands.test_allennlp_commands import command
 from tests.conftest import PROJECT_ROOT
 
 CLUSTERS = PROJECT_ROOT / "training_configs" / "clusters"
@@ -67,6 +72,8 @@ class ForkedExecutor(Executor):
             os.dup2(log, 1)
             os.dup2(log, 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+            # Done before the copy was made.
+            child.import_plugins = lambda: None
             child.main(Path(job.folder), parent, job.packages)
             os._exit(0)
         except BaseException:
@@ -85,8 +92,10 @@ class ForkedExecutor(Executor):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def plugins():
+def imports():
     import_plugins()
+    # Imports the larger part of torch at its first use.
+    torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
 
 
 def plan(overrides: Dict[str, Any] = TINY, base: str = "spigot", **flags: Any) -> Design:
@@ -180,6 +189,13 @@ class TestResults:
             assert (run / "training" / "model.tar.gz").exists() and not list((run / "training").glob("*.th"))
 
 
+@pytest.fixture
+def no_figures(monkeypatch):
+    """They take longer than the runs."""
+    monkeypatch.setattr("spigot_allennlp.commands.study.command.draw_figures", lambda *args: [])
+
+
+@pytest.mark.usefixtures("no_figures")
 class TestAgain:
     def test_what_is_finished_is_not_run_again(self, finished: Path, capsys):
         before = written(finished)
@@ -228,6 +244,7 @@ class TestAgain:
                 study(plan(), tmp_path, executor="forked")
 
 
+@pytest.mark.usefixtures("no_figures")
 class TestFaults:
     def test_killed_and_resumed(self, tmp_path, monkeypatch):
         """In the second run's second epoch, by SIGKILL: the same table as without."""
@@ -275,3 +292,68 @@ class TestFaults:
         (folder / "training").unlink()
         assert study(design_, directory, executor="forked") == []
         assert {row["name"] for row in rows(directory)} == {"spigot", "marginals", "gold"}
+
+
+REAL = {key: value for key, value in TINY.items() if key != "trainer.callbacks"}
+PROGRAM = [sys.executable, "-m", "spigot_allennlp"]
+
+
+def arguments(directory: Path, overrides: Dict[str, Any], *more: str) -> List[str]:
+    config = str(CLUSTERS / "spigot.jsonnet")
+    return ["study", config, "-s", str(directory), "-o", json.dumps(overrides), *more]
+
+
+class TestCommand:
+    def test_real_processes_in_a_directory_without_plugins(self, tmp_path):
+        more = ["--estimators", "ste", "--seeds", "1", "--include-package", "spigot_allennlp"]
+        done = command(tmp_path, *arguments(Path("results"), REAL, *more), program=PROGRAM)
+        assert done.returncode == 0, done.output
+        assert "[1/1] ste seed=1: validation accuracy 0." in done.output
+        (run,) = (tmp_path / "results" / "runs").iterdir()
+        assert "Uncaught" not in (run / "log.txt").read_text() and len(rows(tmp_path / "results")) == NUM_EPOCHS
+
+    def test_error_before_anything_is_run(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(sys, "argv", ["allennlp", *arguments(tmp_path / "results", {}, "--estimators", "spigto")])
+        with pytest.raises(SystemExit, match="^error: unknown estimator 'spigto'; valid: blackbox, .*"):
+            allennlp.commands.main()
+        assert not (tmp_path / "results").exists()
+
+    @pytest.mark.slow
+    def test_killed_again_and_again(self, tmp_path):
+        """By SIGKILL and SIGTERM at random moments, with real processes: the same table as without."""
+        overrides = {**REAL, "trainer.num_epochs": 40, "data_loader.batches_per_epoch": 50}
+        more = ["--estimators", "spigot", "gumbel_softmax", "--seeds", "1", "2"]
+        whole = command(tmp_path, *arguments(Path("whole"), overrides, *more), program=PROGRAM)
+        assert whole.returncode == 0, whole.output
+        moments = random.Random(0)
+        for number in range(8):
+            with open(tmp_path / "killed.txt", "a") as output:
+                process = subprocess.Popen(
+                    [*PROGRAM, *arguments(Path("killed"), overrides, *more)],
+                    cwd=tmp_path,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+                time.sleep(moments.uniform(8, 40))
+                process.send_signal(signal.SIGTERM if number % 3 == 2 else signal.SIGKILL)
+                process.wait()
+        killed = command(tmp_path, *arguments(Path("killed"), overrides, *more), program=PROGRAM)
+        assert killed.returncode == 0, killed.output + (tmp_path / "killed.txt").read_text()
+        assert without_times(rows(tmp_path / "killed")) == without_times(rows(tmp_path / "whole"))
+
+    @pytest.mark.slow
+    def test_ray_with_two_workers(self, tmp_path):
+        """On a cluster of two nodes with a core each: the same table as on this machine."""
+        ray = pytest.importorskip("ray")
+        cluster_utils = pytest.importorskip("ray.cluster_utils")
+        design_ = plan(REAL)
+        assert study(design_, tmp_path / "local", executor="forked") == []
+        cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        try:
+            cluster.add_node(num_cpus=1)
+            ray.init(address=cluster.address, log_to_driver=False)
+            assert study(design_, tmp_path / "ray", executor="ray") == []
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
+        assert without_times(rows(tmp_path / "ray")) == without_times(rows(tmp_path / "local"))
