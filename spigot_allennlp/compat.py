@@ -11,6 +11,7 @@ import functools
 import inspect
 import io
 import os
+import uuid
 import warnings
 from types import SimpleNamespace
 from typing import Any, Callable, Dict, Iterable, List, Tuple, Type, Union
@@ -18,11 +19,13 @@ from unittest import mock
 
 import numpy as np
 import torch
+from allennlp.commands import build_vocab
 from allennlp.common import Params, file_utils
 from allennlp.data.data_loaders import multiprocess_data_loader
 from allennlp.nn.parallel import ddp_accelerator
 from allennlp.training import gradient_descent_trainer
 from allennlp.training import util as training_util
+from allennlp.training.callbacks import WandBCallback
 from allennlp.training.checkpointer import Checkpointer
 from allennlp.training.learning_rate_schedulers import ReduceOnPlateauLearningRateScheduler
 from allennlp.training.moving_average import MovingAverage
@@ -58,6 +61,9 @@ def apply() -> None:
     replace(Checkpointer, "save_checkpoint", _whole_checkpoints)
     replace(Params, "to_file", _whole_config)
     replace(MovingAverage, "load_state_dict", _averages_of_the_model)
+    _expect_unused_parameters()
+    replace(WandBCallback, "on_start", _run_id_without_wandb)
+    replace(build_vocab, "build_vocab_from_args", _overrides_of_build_vocab)
 
 
 def replace(owner: Any, name: str, make: Callable[[Callable], Callable]) -> None:
@@ -217,3 +223,39 @@ def _averages_of_the_model(original: Callable) -> Callable:
             self._backups[name].copy_(state_dict["backups"][name])
 
     return load_state_dict
+
+
+def _expect_unused_parameters() -> None:
+    """
+    Where the batch of one worker has no gold trees, or no arcs, or the weight of a loss is 0, some parameters get no
+    gradient, for which torch's data-parallel wrapper waits unless told to look for them. Here that is the default of
+    the `ddp_accelerator` that AllenNLP takes where a configuration names none.
+    """
+    ddp_accelerator.TorchDdpAccelerator.__init__.__kwdefaults__["find_unused_parameters"] = True
+
+
+def _run_id_without_wandb(original: Callable) -> Callable:
+    """
+    AllenNLP has the name of a run made by `wandb.util.generate_id`, which newer versions of wandb lack. AllenNLP must
+    know the name: a recovered run goes on under it.
+    """
+
+    def on_start(self: WandBCallback, *args: Any, **kwargs: Any) -> None:
+        if self._run_id is None:
+            self._run_id = uuid.uuid4().hex[:8]
+        original(self, *args, **kwargs)
+
+    return on_start
+
+
+def _overrides_of_build_vocab(original: Callable) -> Callable:
+    """
+    `allennlp build-vocab` accepts `-o` and forgets it.
+    """
+
+    def build_vocab_from_args(args: Any) -> None:
+        read = functools.partial(Params.from_file, params_overrides=args.overrides)
+        with mock.patch.object(build_vocab, "Params", SimpleNamespace(from_file=read)):
+            original(args)
+
+    return build_vocab_from_args
