@@ -40,8 +40,8 @@ def shared_data() -> Path:
 @pytest.fixture(scope="class")
 def batched_paths() -> Iterator[None]:
     """
-    Scores take the batched paths, which are otherwise for GPUs, wherever there is one; not where there is nothing to do,
-    as the rule never says so.
+    Scores take the batched paths, which are otherwise for GPUs, wherever there is one; not where there is nothing to
+    do, as the rule never says so.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(routes, "batched_on_device", lambda operation, scores: scores.numel() > 0)

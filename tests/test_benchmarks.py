@@ -34,6 +34,20 @@ def test_inference_benchmark(tmp_path):
     assert "| B | n | ours, ms |" in report
 
 
+def test_gpu_benchmark(tmp_path):
+    """On the CPU: the batched paths run and agree with float64, and the rule chooses none of them."""
+    command = [sys.executable, "benchmarks/gpu.py", "--device", "cpu", "--quick", "--out", str(tmp_path)]
+    finished = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+
+    results = json.loads((tmp_path / "gpu.json").read_text())
+    assert len({cell["operation"] for cell in results["cells"]}) == 7
+    for cell in results["cells"]:
+        assert cell["exact"] and cell["chosen"] == "trip", cell
+        assert cell["ms"]["batched"] > 0 and cell["ms"]["trip"] > 0
+    assert "no GPU" in (tmp_path / "gpu.md").read_text()
+
+
 @pytest.mark.slow
 def test_training_benchmark(tmp_path):
     command = [sys.executable, "benchmarks/training.py", "--sentences", "64", "--out", str(tmp_path)]

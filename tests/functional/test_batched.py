@@ -33,15 +33,15 @@ from tests.functional.tree_functions_test_case import SCORES, dtypes, legal_arcs
 class TestBatchedProjective(test_eisner.TestProjective):
     # Log-sums of shorter slices add up in another order.
     padding_tolerance = dict.fromkeys([torch.float32, torch.float64], {"atol": 1e-12, "rtol": 1e-6})
-    # Samples take the trip.
-    test_frequencies = test_marginals_of_longer_sentences = test_generator = None
+    # Samples take the trip; derivatives are compared with those of the kernels below.
+    test_frequencies = test_marginals_of_longer_sentences = test_generator = test_gradcheck = None
 
 
 @pytest.mark.usefixtures("batched_paths")
 class TestBatchedNonprojective(test_spanning_tree.TestNonprojective):
     # Products of matrices may round differently in another place of a batch; see the test of the bounds instead.
     test_padded_is_alone_and_order_does_not_matter = None
-    test_frequencies = test_marginals_of_longer_sentences = test_generator = None
+    test_frequencies = test_marginals_of_longer_sentences = test_generator = test_gradcheck = None
 
 
 # -------------------------------------------------------------------------------------- against the kernels
