@@ -21,7 +21,8 @@ class WordDropoutEmbedding(Embedding):
     The counts are those of the instances that the vocabulary was built from; `"datasets_for_vocab_creation": ["train"]`
     in a config makes that the training data alone. They are part of the state dict, as the files of a vocabulary keep
     none: neither do the workers of a distributed run, which read it from files, have any. Words by which the vocabulary
-    of an archive is extended have count 0.
+    of an archive is extended have count 0. `syntactic_then_semantic` drops no words of a `syntactic_parser` of its own
+    where that is an intermediate layer.
 
     # Parameters
 

@@ -1,3 +1,8 @@
+import json
+from datetime import timedelta
+from pathlib import Path
+from unittest.mock import patch
+
 import pytest
 import torch
 from allennlp.common.checks import ConfigurationError
@@ -46,11 +51,37 @@ def test_given(vocab):
     assert roles().tolist() == [False, True, False]
 
 
+def work(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
+    vocab = Vocabulary()
+    for label in LABELS:
+        vocab.add_token_to_namespace(label, "arc_relations")
+    roles = DeterministicRoles(vocab, "arc_relations", "observed")
+    twice = graph((1, 4, "modifier"), (2, 4, "modifier"), (3, 4, "patient"))
+    with patch("spigot_allennlp.modules.deterministic_roles.is_distributed", lambda: True):
+        # One has no graphs in its batch.
+        for step in ((twice, None), (None, graph((1, 3, "agent")))):
+            roles.observe(step[rank])
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(roles().tolist()))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without it")
+def test_workers_share_what_they_see(tmp_path: Path):
+    torch.multiprocessing.start_processes(work, args=(str(tmp_path),), nprocs=2, start_method="fork")
+    assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)] == [[True, True, False]] * 2
+
+
 @pytest.mark.parametrize(
     "roles, message",
     [
         ("observe", "deterministic_roles is 'observe'; valid: 'observed', or a list of labels"),
-        (["agent", "goal"], "deterministic_roles has 'goal', which no graph of the data has; valid: agent, patient, mod"),
+        (
+            ["agent", "goal"],
+            "deterministic_roles has 'goal', which no graph of the data has; valid: agent, patient, mod",
+        ),
         (["@@UNKNOWN@@"], "deterministic_roles has '@@UNKNOWN@@'"),
     ],
 )

@@ -58,7 +58,9 @@ def test_counts_are_saved(vocab, tmp_path):
     vocab.save_to_files(str(tmp_path))
     from_files = Vocabulary.from_files(str(tmp_path))
     embedder = embedding(from_files)
-    with pytest.raises(ConfigurationError, match="needs the counts of 'tokens', which this vocabulary, read from files"):
+    with pytest.raises(
+        ConfigurationError, match="needs the counts of 'tokens', which this vocabulary, read from files"
+    ):
         embedder(torch.tensor([[2]]))
     assert embedder.eval()(torch.tensor([[2]])).shape == (1, 1, 2)
     embedder.load_state_dict(embedding(vocab).state_dict())
