@@ -6,6 +6,8 @@ from allennlp.commands.subcommand import Subcommand
 from allennlp.common import Tqdm
 from allennlp.common.checks import ConfigurationError, check_for_gpu
 from allennlp.common.util import lazy_groups_of, prepare_environment
+from allennlp.data import Instance
+from allennlp.data.fields import TextField
 from allennlp.models import load_archive
 from allennlp.predictors import Predictor
 
@@ -94,14 +96,13 @@ def write_report(
     if not instances:
         raise ConfigurationError(f"{input_file}: the file holds no instances")
     model.get_metrics(reset=True)
-    pairs = []
-    batches = lazy_groups_of(Tqdm.tqdm(instances, desc="predicting", delay=2), batch_size)
-    for batch in batches:
-        outputs = predictor.predict_batch_instance(batch)
-        pairs += [
-            Pair(analysis_from_output(output), analysis_from_instance(instance))
-            for output, instance in zip(outputs, batch)
-        ]
+    # Batches of instances of about the same length hold little padding; the page has them in the order of the file.
+    order = sorted(range(len(instances)), key=lambda number: _length(instances[number]))
+    pairs: Dict[int, Pair] = {}
+    for batch in lazy_groups_of(Tqdm.tqdm(order, desc="predicting", delay=2), batch_size):
+        outputs = predictor.predict_batch_instance([instances[number] for number in batch])
+        for number, output in zip(batch, outputs):
+            pairs[number] = Pair(analysis_from_output(output), analysis_from_instance(instances[number]))
     metrics = model.get_metrics(reset=True)
     title = f"{Path(archive_file).name} on {Path(input_file).name}"
     notes = [
@@ -110,6 +111,10 @@ def write_report(
         f"spigot_allennlp {VERSION}",
     ]
     Path(output_file).parent.mkdir(parents=True, exist_ok=True)
-    html = report(title, metrics, pairs, num_worst, notes)
+    html = report(title, metrics, [pairs[number] for number in range(len(pairs))], num_worst, notes)
     Path(output_file).write_text(html, encoding="utf-8", errors="xmlcharrefreplace")
     return metrics
+
+
+def _length(instance: Instance) -> int:
+    return sum(len(field) for field in instance.fields.values() if isinstance(field, TextField))
