@@ -180,8 +180,8 @@ def main() -> None:
     missed = sum(cell["chosen"] != cell["fastest"] for cell in cells)
     verdict = (
         f"{where}. Largest error of any result against float64: {largest:.1e} (at most {TOLERANCE:g} is asked for). "
-        f"Cells in which what the rule chose is slower than the trip by more than a tenth: {len(slower)} of {len(cells)}; "
-        f"in which the other route is faster: {missed}.\n"
+        f"Of {len(cells)} cells, what the rule chose is slower than the trip by more than a tenth in {len(slower)}; "
+        f"the other route is faster in {missed}.\n"
     )
     header = ["B", "n", "batched, ms", "trip, ms", "chosen", "fastest", "error"]
     sections = {"Device": verdict, **{name.capitalize(): table(header, rows[name]) for name in OPERATIONS}}
