@@ -241,9 +241,7 @@ def _estimators(
     entries: Dict[str, List[Dict[str, Any]]] = {}
     unused = dict(axes)
     for entry in map(_as_object, given):
-        name = entry.pop("name", None) or entry.get("type")
-        if "type" not in entry:
-            raise ConfigurationError(f"the estimator {entry} has no 'type'; valid: {_valid_estimators()}")
+        name = entry.pop("name", entry["type"])
         if name in entries:
             raise ConfigurationError(f"two estimators are called {name!r}; give one of them another 'name'")
         keys = _estimator_keys(entry["type"])
@@ -262,11 +260,13 @@ def _estimators(
 
 
 def _check_takes_estimator(config: str, params: Dict[str, Any]) -> None:
-    model, constructor = (
-        Model.resolve_class_name(params["model"].get("type", "")) if "type" in params["model"] else (None, None)
-    )
-    if model is not None and constructor is None and "estimator" not in infer_constructor_params(model):
-        raise ConfigurationError(f"{config}: the model {params['model']['type']!r} takes no estimator")
+    name = params["model"].get("type")
+    try:
+        model, constructor = Model.resolve_class_name(name)
+    except (ConfigurationError, TypeError) as error:
+        raise ConfigurationError(f"{config}: model.type is {name!r}, which is no registered model") from error
+    if constructor is None and "estimator" not in infer_constructor_params(model):
+        raise ConfigurationError(f"{config}: the model {name!r} takes no estimator")
 
 
 def _estimator_keys(name: str) -> Dict[str, Any]:

@@ -115,12 +115,13 @@ def draw_figures(
             lambda axes: _learning_curves(axes, best, styles, metric),
         )
     ]
-    lines, references = _by_step_size(settings, best, varying, metric)
+    lines, references, crowded = _by_step_size(settings, best, varying, metric)
     if lines:
         paths.append(
             figure(
                 "step_size.png",
-                "At the best epoch: mean and standard deviation over seeds",
+                "At the best epoch: mean and standard deviation over seeds"
+                + (", best of the other settings" if crowded else ""),
                 "step size",
                 score,
                 lambda axes: _step_sizes(axes, lines, references, styles, metric),
@@ -165,10 +166,11 @@ def _learning_curves(axes: Any, best: List[Setting], styles: Dict[str, Style], m
 
 def _by_step_size(
     settings: List[Setting], best: List[Setting], varying: List[str], metric: ValidationMetric
-) -> Tuple[Dict[Tuple[str, str], Dict[float, Setting]], List[Setting]]:
+) -> Tuple[Dict[Tuple[str, str], Dict[float, Setting]], List[Setting], bool]:
     """
     The settings by their step sizes: a line for each name and combination of its other settings, or, if they are too
-    many, for each name, with the best of the other settings. And the best settings of those without a step size.
+    many, for each name, with the best of the other settings. And the best settings of those without a step
+    size; and whether the lines were too many.
     """
     sizes = {
         setting.name: {s.settings.get("step_size") for s in settings if s.name == setting.name} for setting in best
@@ -189,7 +191,7 @@ def _by_step_size(
     each = lines(lambda setting: setting_label(setting.name, setting.settings, others))
     references = [setting for setting in best if setting.name not in swept]
     crowded = len(each) + len(references) > _MAX_LINES
-    return lines(lambda setting: setting.name) if crowded else each, references
+    return lines(lambda setting: setting.name) if crowded else each, references, crowded
 
 
 def _step_sizes(
