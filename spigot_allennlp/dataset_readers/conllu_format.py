@@ -35,6 +35,9 @@ EMPTY_GRAPH = "# graph = empty"
 """Our own comment: without it, a graph without edges could not be told from no graph."""
 
 _PATH = ">"
+# Of what is collapsed into one edge. In treebanks there are a handful.
+_MAX_PATH_STEPS = 10_000
+_MAX_PATH_LENGTH = 100
 _RANGE = re.compile("([1-9][0-9]{0,8})-([1-9][0-9]{0,8})")
 _COLUMNS = "ten: ID FORM LEMMA UPOS XPOS FEATS HEAD DEPREL DEPS MISC"
 
@@ -250,7 +253,15 @@ class _Parser:
             if head not in edges_of_empty:
                 kept.append((head, label))
             elif self._collapse:
-                paths = list(_paths_into(head, edges_of_empty, {head}))
+                steps = iter(range(_MAX_PATH_STEPS))
+                try:
+                    paths = list(_paths_into(head, edges_of_empty, {head}, steps))
+                except _TooManyPaths:
+                    raise self._error(
+                        line,
+                        f"head {head} in DEPS cannot be collapsed: too many paths lead through empty nodes; valid: "
+                        f"up to {_MAX_PATH_STEPS} edges on all of them, and {_MAX_PATH_LENGTH} nodes on one",
+                    ) from None
                 if not paths:
                     raise self._error(
                         line,
@@ -270,13 +281,26 @@ class _Parser:
         return kept
 
 
-def _paths_into(node: str, edges_of_empty: dict[str, _Edges], visited: set[str]) -> Iterator[tuple[str, str]]:
-    """Paths from ROOT or a word to an empty node, visiting no empty node twice: (source, joined labels)."""
+class _TooManyPaths(Exception):
+    pass
+
+
+def _paths_into(
+    node: str, edges_of_empty: dict[str, _Edges], visited: set[str], steps: Iterator[int]
+) -> Iterator[tuple[str, str]]:
+    """
+    Paths from ROOT or a word to an empty node, visiting no empty node twice: (source, joined labels). There may be
+    exponentially many: each edge is a step, and they end when `steps` do.
+    """
+    if len(visited) > _MAX_PATH_LENGTH:
+        raise _TooManyPaths
     for head, label in edges_of_empty[node]:
+        if next(steps, None) is None:
+            raise _TooManyPaths
         if head not in edges_of_empty:
             yield head, label
         elif head not in visited:
-            for source, path in _paths_into(head, edges_of_empty, visited | {head}):
+            for source, path in _paths_into(head, edges_of_empty, visited | {head}, steps):
                 yield source, path + _PATH + label
 
 

@@ -10,6 +10,8 @@ from allennlp.data.fields import AdjacencyField, MetadataField, SequenceLabelFie
 from allennlp.data.token_indexers import SingleIdTokenIndexer
 
 from spigot_allennlp.dataset_readers.dependency_graph import DependencyGraph
+from spigot_allennlp.dataset_readers.sentence_length import MAX_SENTENCE_LENGTH, check_limit, length_problem
+from spigot_allennlp.dataset_readers.tabular import malformed
 from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
 _CHUNK = 256
@@ -57,6 +59,9 @@ class DependencyGraphReader(DatasetReader):
     token_indexers : `Dict[str, TokenIndexer]`, optional (default = `{"tokens": SingleIdTokenIndexer()}`)
     trees, graphs : `bool`, optional (default = `True`)
         Whether instances have the trees and the graphs that a file has.
+    max_sentence_length : `int`, optional (default = `1000`)
+        In words. A longer sentence is refused (`ConfigurationError`, of one in a file with file and line) before
+        anything is allocated for its arcs; so is a longer one that is to be predicted.
     """
 
     def __init__(
@@ -64,11 +69,13 @@ class DependencyGraphReader(DatasetReader):
         token_indexers: Optional[dict[str, TokenIndexer]] = None,
         trees: bool = True,
         graphs: bool = True,
+        max_sentence_length: int = MAX_SENTENCE_LENGTH,
         **kwargs,
     ) -> None:
         refuse_unknown_keys(self, kwargs)
         super().__init__(manual_distributed_sharding=True, manual_multiprocess_sharding=True, **kwargs)
         self._token_indexers = token_indexers or {"tokens": SingleIdTokenIndexer()}
+        self._max_sentence_length = check_limit(max_sentence_length)
         self._trees = trees
         self._graphs = graphs
 
@@ -77,13 +84,20 @@ class DependencyGraphReader(DatasetReader):
         raise NotImplementedError
 
     def _read(self, file_path: str) -> Iterator[Instance]:
-        sentences = self.shard_iterable(self.read_sentences(file_path))
+        sentences = self.shard_iterable(self._checked(self.read_sentences(file_path), file_path))
         while True:
             with _no_garbage_collection():
                 instances = [self.text_to_instance(sentence) for sentence in islice(sentences, _CHUNK)]
             if not instances:
                 return
             yield from instances
+
+    def _checked(self, sentences: Iterator[DependencyGraph], file_path: str) -> Iterator[DependencyGraph]:
+        for sentence in sentences:
+            problem = length_problem(len(sentence), self._max_sentence_length)
+            if problem:
+                raise malformed(file_path, sentence.line, problem)
+            yield sentence
 
     def text_to_instance(self, words: Union[DependencyGraph, Sequence[Union[str, Token]]]) -> Instance:
         """
@@ -95,6 +109,9 @@ class DependencyGraphReader(DatasetReader):
         sentence = words if isinstance(words, DependencyGraph) else DependencyGraph.from_tokens(words)
         if not sentence.words:
             raise ConfigurationError("a sentence needs at least one word")
+        problem = length_problem(len(sentence), self._max_sentence_length)
+        if problem:
+            raise ConfigurationError(f"{problem}; it begins with {' '.join(sentence.words[:5])!r}")
         tokens = TextField(sentence.to_tokens())
         fields: dict[str, Field] = {
             "tokens": tokens,

@@ -1,4 +1,3 @@
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Optional, Union
@@ -8,7 +7,8 @@ from allennlp.data import DatasetReader, Field, Instance, Token, TokenIndexer, T
 from allennlp.data.fields import LabelField, MetadataField, TextField
 from allennlp.data.token_indexers import SingleIdTokenIndexer
 
-from spigot_allennlp.dataset_readers.tabular import malformed, read_lines
+from spigot_allennlp.dataset_readers.sentence_length import MAX_SENTENCE_LENGTH, check_limit, length_problem
+from spigot_allennlp.dataset_readers.tabular import malformed, parse_json, read_lines
 from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
 logger = logging.getLogger(__name__)
@@ -24,6 +24,7 @@ class SentencePair(NamedTuple):
     premise: str
     hypothesis: str
     label: Optional[str]
+    line: int
 
 
 @DatasetReader.register("snli_pairs")
@@ -41,28 +42,36 @@ class SnliPairsDatasetReader(DatasetReader):
 
     token_indexers : `Dict[str, TokenIndexer]`, optional (default = `{"tokens": SingleIdTokenIndexer()}`)
     tokenizer : `Tokenizer`, optional (default = `offline_spacy`)
+    max_sentence_length : `int`, optional (default = `1000`)
+        In words. A longer sentence is refused, in a file and in what is to be predicted: memory grows with its square.
 
     # Errors
 
-    `ConfigurationError` with file and line: what is no JSON object, missing keys, sentences without words, other
-    labels; and for a file without labelled pairs.
+    `ConfigurationError` with file and line: what is no JSON object, missing keys, sentences without words or
+    with too many, other labels; and for a file without labelled pairs.
     """
 
     def __init__(
         self,
         token_indexers: Optional[dict[str, TokenIndexer]] = None,
         tokenizer: Optional[Tokenizer] = None,
+        max_sentence_length: int = MAX_SENTENCE_LENGTH,
         **kwargs,
     ) -> None:
         refuse_unknown_keys(self, kwargs)
         super().__init__(manual_distributed_sharding=True, manual_multiprocess_sharding=True, **kwargs)
         self._token_indexers = token_indexers or {"tokens": SingleIdTokenIndexer()}
         # By its name: the predictors, where it lives, know the readers, not the other way round.
+        self._max_sentence_length = check_limit(max_sentence_length)
         self._tokenizer = tokenizer or Tokenizer.by_name("offline_spacy")()
 
     def _read(self, file_path: str) -> Iterator[Instance]:
-        for premise, hypothesis, label in self.shard_iterable(self._read_pairs(file_path)):
-            yield self.text_to_instance(premise, hypothesis, label)
+        for premise, hypothesis, label, line in self.shard_iterable(self._read_pairs(file_path)):
+            try:
+                instance = self.text_to_instance(premise, hypothesis, label)
+            except ConfigurationError as error:
+                raise malformed(file_path, line, error.message) from None
+            yield instance
 
     def _read_pairs(self, file_path: str) -> Iterator[SentencePair]:
         found, without_label = False, 0
@@ -70,7 +79,7 @@ class SnliPairsDatasetReader(DatasetReader):
             if not line.strip():
                 continue
             try:
-                pair = _parse(line)
+                pair = _parse(line, number)
             except ValueError as error:
                 raise malformed(file_path, number, str(error)) from None
             if pair.label is None:
@@ -100,6 +109,9 @@ class SnliPairsDatasetReader(DatasetReader):
         for name, tokens in sentences.items():
             if not tokens:
                 raise ConfigurationError(f"the {name} has no words; a sentence needs at least one")
+            problem = length_problem(len(tokens), self._max_sentence_length)
+            if problem:
+                raise ConfigurationError(f"{name}: {problem}; it begins with {' '.join(map(str, tokens[:5]))!r}")
             fields[name] = TextField(tokens)
         words = {f"{name}_words": [token.text for token in tokens] for name, tokens in sentences.items()}
         fields["metadata"] = MetadataField(words)
@@ -117,10 +129,10 @@ class SnliPairsDatasetReader(DatasetReader):
             instance[name].token_indexers = self._token_indexers
 
 
-def _parse(line: str) -> SentencePair:
+def _parse(line: str, number: int) -> SentencePair:
     try:
-        entry = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+        entry = parse_json(line)
+    except ValueError as error:
         raise ValueError(f"the line is not JSON: {error}") from None
     if not isinstance(entry, dict):
         raise ValueError(f"{_shorten(entry)} is no object; valid: an object with the keys {', '.join(_KEYS)}")
@@ -135,7 +147,7 @@ def _parse(line: str) -> SentencePair:
     if label not in (*LABELS, _NO_CONSENSUS):
         valid = ", ".join(map(repr, (*LABELS, _NO_CONSENSUS)))
         raise ValueError(f"gold_label is {_shorten(label)}; valid: {valid}")
-    return SentencePair(*sentences, None if label == _NO_CONSENSUS else label)
+    return SentencePair(*sentences, None if label == _NO_CONSENSUS else label, number)
 
 
 def _shorten(value: Any, quote: bool = True) -> str:

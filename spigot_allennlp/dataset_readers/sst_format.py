@@ -10,14 +10,14 @@ Only the labels of trees are SST's five, to be mapped to fewer classes. The othe
 in a file of zeros and ones would tell whether 1 means positive or rather negative.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Optional
 
 from allennlp.common.checks import ConfigurationError
 
-from spigot_allennlp.dataset_readers.tabular import malformed
+from spigot_allennlp.dataset_readers.sentence_length import length_problem
+from spigot_allennlp.dataset_readers.tabular import malformed, parse_json
 
 CLASSES: dict[int, tuple[Optional[int], ...]] = {
     5: (0, 1, 2, 3, 4),
@@ -63,7 +63,9 @@ def unescape(word: str) -> str:
     return word.replace("\\/", "/").replace("\\*", "*")
 
 
-def parse_sst(lines: Iterable[str], file_path: str, num_classes: int = 5) -> Iterator[SentimentTree]:
+def parse_sst(
+    lines: Iterable[str], file_path: str, num_classes: int = 5, max_sentence_length: Optional[int] = None
+) -> Iterator[SentimentTree]:
     """
     # Parameters
 
@@ -73,6 +75,8 @@ def parse_sst(lines: Iterable[str], file_path: str, num_classes: int = 5) -> Ite
         For errors.
     num_classes : `int`, optional (default = `5`)
         5, 3 or 2.
+    max_sentence_length : `int`, optional (default = `None`)
+        In words.
 
     # Returns
 
@@ -81,8 +85,8 @@ def parse_sst(lines: Iterable[str], file_path: str, num_classes: int = 5) -> Ite
     # Errors
 
     `ConfigurationError` with file and line: brackets that do not match, a node without words or with several, labels
-    out of range, a line without words, keys that JSON lacks, a line in another format than the first; and for a file
-    without sentences.
+    out of range, a line without words or with too many, keys that JSON lacks, a line in another format than the first;
+    and for a file without sentences.
     """
     first: Optional[tuple[str, int]] = None
     for number, line in enumerate(lines, 1):
@@ -102,6 +106,9 @@ def parse_sst(lines: Iterable[str], file_path: str, num_classes: int = 5) -> Ite
             else:
                 label, words = (_parse_json if found == "JSON" else _parse_tabbed)(line)
                 tree = SentimentTree(words, [(0, len(words), _class_of(label, num_classes))])
+            problem = max_sentence_length and length_problem(len(tree.words), max_sentence_length)
+            if problem:
+                raise ValueError(problem)
         except ValueError as error:
             raise malformed(file_path, number, str(error)) from None
         yield tree
@@ -173,8 +180,8 @@ def _parse_tabbed(line: str) -> tuple[str, list[str]]:
 
 def _parse_json(line: str) -> tuple[Any, list[str]]:
     try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as error:
+        entry = parse_json(line)
+    except ValueError as error:
         raise ValueError(f"the line begins with '{{' but is not JSON: {error}") from None
     if "label" not in entry:
         raise ValueError(f"the key 'label' is missing; found {', '.join(map(repr, entry)) or 'none'}")
@@ -182,7 +189,7 @@ def _parse_json(line: str) -> tuple[Any, list[str]]:
         raise ValueError(f"needs either 'sentence' or 'tokens'; found {', '.join(map(repr, entry))}")
     if "tokens" in entry:
         words = entry["tokens"]
-        if not isinstance(words, list) or not all(isinstance(word, str) and word.strip(_SPACE) for word in words):
+        if not isinstance(words, list) or not all(map(_is_word, words)):
             raise ValueError(f"'tokens' is {_shorten(words)}; valid: a list of words")
         words = [unescape(word) for word in words]
     elif isinstance(entry["sentence"], str):
@@ -192,6 +199,11 @@ def _parse_json(line: str) -> tuple[Any, list[str]]:
     if not words:
         raise ValueError("the line has no words")
     return entry["label"], words
+
+
+def _is_word(word: Any) -> bool:
+    # A vocabulary's file has a word on each line.
+    return isinstance(word, str) and bool(word.strip(_SPACE)) and "\n" not in word and "\r" not in word
 
 
 def _class_of(label: Any, num_classes: int) -> int:

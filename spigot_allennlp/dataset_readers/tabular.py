@@ -1,14 +1,14 @@
 """
-What the column formats (SDP, CoNLL-U) have in common: lines, blocks of lines, and how their errors are
-reported.
+What the formats have in common: lines, blocks of lines (of SDP and CoNLL-U), JSON, and how errors are reported.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import Optional
+from typing import Any, Optional
 
 from allennlp.common.checks import ConfigurationError
 from allennlp.common.file_utils import cached_path
@@ -44,6 +44,24 @@ def read_lines(file_path: str) -> Iterator[str]:
                 except UnicodeDecodeError as error:
                     problem = f"byte {error.start + 1} of the line is not valid UTF-8 ({error.reason})"
                     raise malformed(file_path, number, problem) from None
+
+
+def parse_json(text: str) -> Any:
+    """
+    `json.loads`, which raises a `ValueError` whatever is wrong: also brackets nested too deeply for it, and halves of
+    characters (a surrogate such as `\\ud800` without its other half), which no file can be written with.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("brackets are nested too deeply") from None
+    if "\\u" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            half = error.object[error.start]
+            raise ValueError(f"it has half a character, \\u{ord(half):04x}, without the other half") from None
+    return value
 
 
 def blocks(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:

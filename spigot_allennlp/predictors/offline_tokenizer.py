@@ -1,3 +1,4 @@
+import sys
 from typing import List
 
 import spacy
@@ -32,6 +33,8 @@ class OfflineSpacyTokenizer(Tokenizer):
                 f"spaCy has no {what} here. Valid: a language of spacy.blank, or a pipeline that "
                 f"`python -m spacy validate` lists as installed ({error})"
             ) from None
+        # It is there to protect pipelines with a parser, which stays out; too long a text the readers refuse.
+        self._spacy.max_length = sys.maxsize
 
     def tokenize(self, text: str) -> List[Token]:
         return [

@@ -9,6 +9,7 @@ from allennlp.data import DatasetReader, Instance, Token, Tokenizer
 from allennlp.models import Model
 from allennlp.predictors import Predictor
 
+from spigot_allennlp.dataset_readers.tabular import parse_json
 from spigot_allennlp.predictors.offline_tokenizer import OfflineSpacyTokenizer
 from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
@@ -48,11 +49,14 @@ class TextPredictor(Predictor):
     def load_line(self, line: str) -> JsonDict:
         self._lines_loaded += 1
         line = line.strip()
+        if not _is_text(line):
+            # As Python reads from a terminal or a pipe, it lets other bytes pass.
+            raise ConfigurationError(f"input line {self._lines_loaded} (not counting blank ones) is not valid UTF-8")
         if not _JSON_OBJECT.match(line):
             return self._load_text(line)
         try:
-            return json.loads(line)
-        except json.JSONDecodeError as error:
+            return parse_json(line)
+        except ValueError as error:
             raise ConfigurationError(
                 f"input line {self._lines_loaded} (not counting blank ones) begins with '{{' but is not JSON: {error}. "
                 f"Valid: {self.input_forms}"
@@ -67,9 +71,9 @@ class TextPredictor(Predictor):
 
     def _tokens(self, sentence: Any = None, words: Any = None) -> Optional[List[Token]]:
         """Those of a text or, where there is none, of a list of words; `None` where there are none at all."""
-        if isinstance(sentence, str) and words is None:
+        if _is_text(sentence) and words is None:
             return self._tokenizer.tokenize(sentence) or None
-        if sentence is None and isinstance(words, list) and all(isinstance(word, str) and word for word in words):
+        if sentence is None and isinstance(words, list) and all(_is_text(word) and word for word in words):
             return [Token(word) for word in words] or None
         return None
 
@@ -88,3 +92,11 @@ class TextPredictor(Predictor):
         # Text that was typed in has no id.
         known = [{name: value for name, value in output.items() if value is not None} for output in outputs]
         return sanitize(known)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a string, without halves of characters, which neither spaCy takes nor a file."""
+    try:
+        return isinstance(value, str) and value.encode("utf-8") is not None
+    except UnicodeEncodeError:
+        return False
