@@ -102,7 +102,7 @@ class Estimator(torch.nn.Module, Registrable):
             return outputs
 
         if not self.training:
-            value = self._evaluation_value(scores, mask, structure)
+            value = self.evaluation_value(scores, mask, structure)
             outputs = checked_downstream(value)
             return EstimatorOutput(value, outputs, outputs.get("instance_loss"), {})
         return self._estimate(scores, mask, structure, checked_downstream)
@@ -129,9 +129,12 @@ class Estimator(torch.nn.Module, Registrable):
     ) -> EstimatorOutput:
         raise NotImplementedError
 
-    def _evaluation_value(
+    def evaluation_value(
         self, scores: torch.Tensor, mask: Optional[torch.Tensor], structure: LatentStructure
     ) -> torch.Tensor:
+        """
+        What the downstream model sees in evaluation, in the scores' shape: noiseless, and with no surrogate gradient.
+        """
         return structure.argmax(scores, mask)
 
 

@@ -98,7 +98,7 @@ class PulledBack(Estimator):
         operations += {"gradient": [], "projected_gradient": ["project"]}.get(update, ["marginals"])
         self.requires = tuple(dict.fromkeys(operations))
 
-    def _evaluation_value(
+    def evaluation_value(
         self, scores: torch.Tensor, mask: Optional[torch.Tensor], structure: LatentStructure
     ) -> torch.Tensor:
         name = self.forward_map if self.relaxed_evaluation else "argmax"

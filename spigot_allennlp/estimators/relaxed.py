@@ -52,12 +52,12 @@ class _Relaxation(_DifferentiableValue):
     ) -> torch.Tensor:
         return self._value(scores, mask, structure)
 
-    def _evaluation_value(
+    def evaluation_value(
         self, scores: torch.Tensor, mask: Optional[torch.Tensor], structure: LatentStructure
     ) -> torch.Tensor:
         if self.relaxed_evaluation:
             return self._noiseless_value(scores, mask, structure)
-        return super()._evaluation_value(scores, mask, structure)
+        return super().evaluation_value(scores, mask, structure)
 
 
 @Estimator.register("marginals")

@@ -35,7 +35,9 @@ from spigot_allennlp.modules.arc_pruner import PrunedArcs
 from spigot_allennlp.modules.graph_loss import GraphScores, labeled_arcs
 from spigot_allennlp.modules.relations import RELATIONS_OFFSET, num_relations
 from spigot_allennlp.modules.root import with_root
+from spigot_allennlp.modules.word_dropout import no_word_dropout
 from spigot_allennlp.structures import ArcGraph, LatentStructure
+from spigot_allennlp.structures.latent_structure import check_arcs
 from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
 _SYNTAX = ("predicted", "gold", "none")
@@ -98,8 +100,8 @@ class SyntacticThenSemantic(Model):
 
     # Errors
 
-    `ConfigurationError` for keys that contradict each other, a structure that the estimator cannot work with, parts
-    from archives that do not fit, and data that lack what `syntax` needs.
+    `ConfigurationError` for keys that contradict each other, a structure that is not over arcs or that the estimator
+    cannot work with, parts from archives that do not fit, and data that lack what `syntax` needs.
     """
 
     default_predictor = "dependency_graph"
@@ -133,7 +135,7 @@ class SyntacticThenSemantic(Model):
         if syntax not in _SYNTAX:
             raise ConfigurationError(f"syntax is '{syntax}'; valid: {', '.join(map(repr, _SYNTAX))}")
         self.syntax = syntax
-        self.structure = structure or LatentStructure.by_name(LatentStructure.default_implementation)()
+        self.structure = check_arcs(structure or LatentStructure.by_name(LatentStructure.default_implementation)())
         self.estimator = estimator or Estimator.by_name(Estimator.default_implementation)()
         self.estimator.check(self.structure)
 
@@ -400,6 +402,26 @@ class SyntacticThenSemantic(Model):
         """
         The graph's arc scores `(batch, dependents, heads)` and the mask `(batch, 1 + words)`, for an `ArcPruner`.
         """
+        composed, mask = self._composed(tokens)
+        return self.graph_arc_scorer(composed), mask
+
+    def score_labeled_arcs(self, tokens: TextFieldTensors) -> Tuple[torch.Tensor, torch.Tensor]:
+        """
+        The part of `forward` that a larger model uses, with the tree of prediction and without word dropout. The scores
+        `(batch, dependents, heads, labels)` of a `labeled_arc_graph`, -inf for what cannot be, and the mask
+        `(batch, 1 + words)`. An arc is in the predicted graph if its best label scores above 0 (as far as no constraint
+        on predicates or roles forbids it).
+        """
+        with no_word_dropout(self):
+            composed, mask = self._composed(tokens)
+        scores = self._graph_scores(composed, mask)._replace(labels=self.graph_labeler.all_arcs(composed))
+        if self.graph_pruner is not None:
+            pruned = self.graph_pruner(tokens, ArcGraph(), None)
+            scores = scores._replace(possible=scores.possible & ~pruned.inference)
+        return self.graph_loss.labeled_scores(scores), mask
+
+    def _composed(self, tokens: TextFieldTensors) -> Tuple[torch.Tensor, torch.Tensor]:
+        """The words' states, given the tree of prediction, and their mask."""
         states, mask = self.text_encoder(tokens)
         tree = None
         if self.syntax == "predicted":
@@ -407,8 +429,8 @@ class SyntacticThenSemantic(Model):
             if self.syntactic_parser is not None:
                 head, parser_states = self.syntactic_parser.head, self.syntactic_parser.score(tokens).states
             scores, _ = head.prune(head(parser_states), tokens, None, self.structure)
-            tree = self.estimator(scores, mask, self.structure, lambda value: {}).structure
-        return self.graph_arc_scorer(self.composer(states, tree)), mask
+            tree = self.estimator.evaluation_value(scores, mask, self.structure)
+        return self.composer(states, tree), mask
 
     def _predicted_labels(self, outputs: Dict[str, torch.Tensor]) -> torch.Tensor:
         """`(batch, 1 + words, 1 + words)`: -1 without an arc, 0 for top nodes, else an index of the vocabulary."""
