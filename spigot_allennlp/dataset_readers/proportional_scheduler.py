@@ -1,6 +1,9 @@
+import math
 import random
 from collections.abc import Iterable
+from typing import Optional, Union
 
+from allennlp.common.checks import ConfigurationError
 from allennlp.data import Instance
 from allennlp.data.data_loaders.multitask_scheduler import HomogeneousRoundRobinScheduler, MultiTaskScheduler
 
@@ -18,9 +21,37 @@ class ProportionalScheduler(HomogeneousRoundRobinScheduler):
         For all data sets, or for each by its name.
     drop_last : `bool`, optional (default = `False`)
         Whether to leave out what is less than a batch.
+    fractions : `Dict[str, float]`, optional (default = `{}`)
+        What part of a data set, by its name, an epoch takes, drawn anew for each; all of those that are not named.
+
+    # Errors
+
+    `ConfigurationError` for a fraction that is not above 0 and at most 1.
     """
 
+    def __init__(
+        self,
+        batch_size: Union[int, dict[str, int]],
+        drop_last: bool = False,
+        fractions: Optional[dict[str, float]] = None,
+    ) -> None:
+        super().__init__(batch_size, drop_last)
+        self.fractions = fractions or {}
+        for name, fraction in self.fractions.items():
+            if not 0 < fraction <= 1:
+                raise ConfigurationError(f"the fraction of '{name}' is {fraction}; valid: a number > 0 and <= 1")
+
     def batch_instances(self, epoch_instances: dict[str, Iterable[Instance]]) -> Iterable[list[Instance]]:
-        batches = list(super().batch_instances(epoch_instances))
+        taken = dict(epoch_instances)
+        for name in self.fractions.keys() & taken.keys():
+            instances = list(taken[name])
+            taken[name] = random.sample(instances, self._count(name, len(instances)))
+        batches = list(super().batch_instances(taken))
         random.shuffle(batches)
         return batches
+
+    def count_batches(self, dataset_counts: dict[str, int]) -> int:
+        return super().count_batches({name: self._count(name, count) for name, count in dataset_counts.items()})
+
+    def _count(self, name: str, count: int) -> int:
+        return math.ceil(self.fractions.get(name, 1) * count)

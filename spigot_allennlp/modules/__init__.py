@@ -7,6 +7,7 @@ from spigot_allennlp.modules.arc_pruner import ArcPruner
 from spigot_allennlp.modules.arc_scorer import ArcScorer, BiaffineArcScorer
 from spigot_allennlp.modules.attention_pooling import AttentionPooling
 from spigot_allennlp.modules.deterministic_roles import DeterministicRoles
+from spigot_allennlp.modules.graph_composer import GraphComposer
 from spigot_allennlp.modules.graph_loss import CrossEntropyGraphLoss, GraphLoss, HingeGraphLoss
 from spigot_allennlp.modules.head_composer import HeadComposer
 from spigot_allennlp.modules.mlp_arc_scorer import MlpArcScorer
@@ -29,6 +30,7 @@ __all__ = [
     "CrossEntropyGraphLoss",
     "CrossEntropyTreeLoss",
     "DeterministicRoles",
+    "GraphComposer",
     "GraphLoss",
     "HeadComposer",
     "HingeGraphLoss",

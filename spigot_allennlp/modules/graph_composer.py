@@ -1,0 +1,55 @@
+import torch
+
+
+class GraphComposer(torch.nn.Module):
+    """
+    Conditions each word's state on its heads and the labels of its arcs in a graph (Peng et al. 2018, section 4.2):
+
+        v_i = ReLU(b + W_s h_i + (sum_j z[i, j] W_h h_j + sum_{j, l} z[i, j, l] W_r e_l) / max(1, sum_j z[i, j]))
+
+    where `z[i, j] = sum_l z[i, j, l]`, and `e_l` embeds the label `l`. The divisor is held constant in the backward
+    pass, so that `v_i` is linear in `z` as far as an estimator is concerned. Unlabelled arcs have no last sum.
+
+    # Parameters
+
+    input_dim : `int`
+    output_dim : `int`
+    num_labels : `int`, optional (default = `None`)
+        `None`: arcs without labels.
+    label_dim : `int`, optional (default = `50`)
+        Of `e_l`.
+    """
+
+    def __init__(self, input_dim: int, output_dim: int, num_labels: int = None, label_dim: int = 50) -> None:
+        super().__init__()
+        self.own = torch.nn.Linear(input_dim, output_dim)
+        self.of_heads = torch.nn.Linear(input_dim, output_dim, bias=False)
+        self.of_labels = None
+        if num_labels is not None:
+            self.of_labels = torch.nn.Sequential(
+                torch.nn.Embedding(num_labels, label_dim), torch.nn.Linear(label_dim, output_dim, bias=False)
+            )
+
+    def forward(self, states: torch.Tensor, arcs: torch.Tensor) -> torch.Tensor:
+        """
+        # Parameters
+
+        states : `torch.Tensor`
+            `(batch, words, input_dim)`.
+        arcs : `torch.Tensor`
+            `z`, `(batch, dependents, heads)` or `(batch, dependents, heads, labels)` over the same words.
+
+        # Returns
+
+        `torch.Tensor`
+            `(batch, words, output_dim)`.
+        """
+        arcs = arcs.to(states.dtype)
+        unlabeled = arcs if self.of_labels is None else arcs.sum(-1)
+        seen = torch.bmm(unlabeled, self.of_heads(states))
+        if self.of_labels is not None:
+            # shape: (labels, output_dim)
+            labels = self.of_labels(torch.arange(arcs.size(-1), device=arcs.device))
+            seen = seen + torch.matmul(arcs.sum(2), labels)
+        divisor = unlabeled.detach().sum(-1, keepdim=True).clamp(min=1.0)
+        return torch.relu(self.own(states) + seen / divisor)

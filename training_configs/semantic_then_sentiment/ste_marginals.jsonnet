@@ -1,0 +1,4 @@
+// Argmax forward, the gradient through the marginals (STE-S).
+(import 'classifier.libsonnet') {
+  model+: { estimator: 'ste_marginals' },
+}

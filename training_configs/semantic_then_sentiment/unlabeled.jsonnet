@@ -1,0 +1,4 @@
+// SPIGOT over arcs without labels.
+(import 'spigot.jsonnet') {
+  model+: { structure: 'arc_graph' },
+}
