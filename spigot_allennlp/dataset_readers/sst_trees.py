@@ -8,7 +8,6 @@ from allennlp.data.token_indexers import SingleIdTokenIndexer
 
 from spigot_allennlp.dataset_readers.dependency_graph import DependencyGraph
 from spigot_allennlp.dataset_readers.sentence_length import MAX_SENTENCE_LENGTH, check_limit, length_problem
-from spigot_allennlp.dataset_readers.dependency_graph import DependencyGraph
 from spigot_allennlp.dataset_readers.sst_format import CLASSES, parse_sst, split_words
 from spigot_allennlp.dataset_readers.tabular import read_lines
 from spigot_allennlp.unknown_keys import refuse_unknown_keys
@@ -43,9 +42,6 @@ class SstTreesDatasetReader(DatasetReader):
         alone. The labels of trees are mapped to these classes; those of other formats have to be these classes.
     use_subtrees : `bool`, optional (default = `False`)
         Whether every phrase of a tree is an instance, too: for training.
-    parser_token_indexers : `Dict[str, TokenIndexer]`, optional (default = `None`)
-        Those that the parser was trained with. The vocabulary does not grow by what they index: words that the parser
-        has not seen are unknown to it.
     max_sentence_length : `int`, optional (default = `1000`)
         In words. A longer sentence is refused, in a file and in what is to be predicted: memory grows with its square.
     parser_token_indexers : `Dict[str, TokenIndexer]`, optional (default = `None`)
@@ -58,7 +54,6 @@ class SstTreesDatasetReader(DatasetReader):
         token_indexers: Optional[dict[str, TokenIndexer]] = None,
         granularity: Union[int, str] = "5-class",
         use_subtrees: bool = False,
-        parser_token_indexers: Optional[dict[str, TokenIndexer]] = None,
         max_sentence_length: int = MAX_SENTENCE_LENGTH,
         parser_token_indexers: Optional[dict[str, TokenIndexer]] = None,
         **kwargs,
