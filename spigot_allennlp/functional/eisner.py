@@ -22,6 +22,7 @@ from spigot_allennlp.functional import _eisner_kernels as kernels
 from spigot_allennlp.functional import routes
 from spigot_allennlp.functional._lanes import BYTES, Dual, Extended
 from spigot_allennlp.functional.runtime import from_numpy, parallel_for, to_numpy
+from spigot_allennlp.functional.trees import legal_arcs
 
 
 def projective_heads(scores: torch.Tensor, mask: torch.Tensor, single_root: bool = True) -> torch.Tensor:
@@ -166,12 +167,16 @@ class _Marginals(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.single_root = single_root
         ctx.save_for_backward(scores, mask)
-        return _inside_outside(scores, mask, single_root)[1] if known is None else known.clone()
+        marginals = _inside_outside(scores, mask, single_root)[1] if known is None else known
+        # Rounding makes no probability larger than 1. The gradient is that of the exact ones.
+        return marginals.clamp(0.0, 1.0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> Tuple[Optional[torch.Tensor], ...]:
         scores, mask = ctx.saved_tensors
+        # Whatever stands where there is no arc, NaN included, stays there.
+        gradient = gradient.masked_fill(~legal_arcs(mask), 0.0)
         # Linear in the gradient, and of any scale: whatever its loss was multiplied by must not cost range.
         scale = gradient.abs().amax((1, 2), keepdim=True).clamp(min=torch.finfo(gradient.dtype).tiny)
         derivative = _inside_outside(scores, mask, ctx.single_root, gradient / scale)[1]

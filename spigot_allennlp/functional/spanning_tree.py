@@ -147,7 +147,8 @@ class _Marginals(torch.autograd.Function):
     def forward(ctx: Any, scores: torch.Tensor, mask: torch.Tensor, single_root: bool) -> torch.Tensor:
         ctx.save_for_backward(scores, mask)
         ctx.single_root = single_root
-        return _marginals(scores, mask, single_root)
+        # Rounding makes no probability larger than 1. The gradient is that of the exact ones.
+        return _marginals(scores, mask, single_root).clamp(0.0, 1.0)
 
     @staticmethod
     @once_differentiable

@@ -269,6 +269,24 @@ class TreeFunctionsTestCase:
         assert self.log_partition(scores, mask).isnan().tolist() == [False, True, False]
         assert self.marginals(scores, mask).isnan().flatten(1).any(1).tolist() == [False, True, False]
 
+    @dtypes
+    def test_nan_in_a_gradient_where_there_is_no_arc(self, dtype: torch.dtype) -> None:
+        torch.manual_seed(9)
+        scores = torch.randn(2, 4, 4, dtype=dtype, requires_grad=True)
+        mask = prefix_mask([4, 3], 4)
+        marginals, gradient = self.marginals(scores, mask), torch.randn(2, 4, 4, dtype=dtype)
+        expected, found = (
+            torch.autograd.grad(marginals, scores, gradient.masked_fill(~legal_arcs(mask), garbage), retain_graph=True)
+            for garbage in (0.0, float("nan"))
+        )
+        assert torch.equal(*expected, *found)
+
+    def test_marginals_are_probabilities(self) -> None:
+        """By rounding, some would be larger than 1."""
+        torch.manual_seed(10)
+        marginals = self.marginals(30 * torch.randn(400, 12, 12), torch.ones(400, 12, dtype=torch.bool))
+        assert 0 <= marginals.min() and marginals.max() <= 1
+
     # -------------------------------------------------------------------------------------- samples
 
     @roots
