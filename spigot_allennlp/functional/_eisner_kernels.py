@@ -188,25 +188,21 @@ def argmax(scores, order, lengths, single_root, start, stop, charts, indices, he
                 size += 3
 
 
-# The width of a lane in float64, and how many more columns than tokens the charts of `best_heads` have.
-_WIDTH = BYTES // 8
-
-
 @lane_kernel
 def best_heads(scores, single_root, charts, heads):
     """
-    `argmax` for one sentence in float64: for callers that have one at a time. The lanes are neighbouring spans
-    of the same length, which do not depend on each other; all charts hold in `[length, i]` the span from `i`
-    to `i + length`. Ties are broken as in `argmax`, but `r` and `m` are only looked for where the best tree
-    needs them.
+    `argmax` for one sentence: for callers that have one at a time. The lanes are neighbouring spans of the same
+    length, which do not depend on each other; all charts hold in `[length, i]` the span from `i` to
+    `i + length`. Ties are broken as in `argmax`, but `r` and `m` are only looked for where the best tree needs
+    them.
 
     # Parameters
 
     scores : `np.ndarray`
         `(tokens, tokens)` or larger, free of NaN.
     charts : `np.ndarray`
-        `(6, tokens, tokens + 8)` or larger, to work in. Spans beyond the sentence are written and read, but not
-        for any span within.
+        `(6, tokens, tokens + 64 bytes)` or larger, to work in, with their precision. Spans beyond the sentence
+        are written and read, but not for any span within.
     heads : `np.ndarray`
         `(tokens,)`, output; written at the words only.
     """
@@ -227,14 +223,15 @@ def best_heads(scores, single_root, charts, heads):
             arcs_right[dependent - head, head] = max(scores[dependent, head] - highest, FORBIDDEN)
         for head in range(dependent + 1, tokens):
             arcs_left[head - dependent, dependent] = max(scores[dependent, head] - highest, FORBIDDEN)
+    width = BYTES // charts.itemsize
     zero = splat(charts, 0.0)
     nothing = splat(charts, -np.inf)
-    for i in range(0, tokens, _WIDTH):
+    for i in range(0, tokens, width):
         store(right, 0, i, zero)
         store(left, 0, i, zero)
     for length in range(1, tokens):
         arcs_left[length, 0] = FORBIDDEN
-        for i in range(0, tokens - length, _WIDTH):
+        for i in range(0, tokens - length, width):
             joined = load(left, length - 1, i + 1)
             best_right, best_left = nothing, nothing
             for r in range(1, length):

@@ -26,6 +26,10 @@ _DEPENDENT = 1e-9
 # A duality gap below this share of the sum of the absolute values that it is computed from is rounding.
 _ROUNDING = 1e-14
 
+# What a tree found in float32 must be better by than the projection, as a share of the sum of the absolute values of
+# its parts: less may be rounding, and float64 is asked.
+_ROUNDING_FLOAT32 = 1e-7
+
 # So many numbers of the point (16 MiB) are projected at once, which bounds the memory for active sets.
 _CHUNK = 2**21
 
@@ -125,27 +129,61 @@ def _grown(state, num_vertices, max_parts):
     return larger
 
 
+# The two loops below over slices, which LLVM vectorises: of indices that run from anywhere it must assume that they
+# could count from the end.
+
+
+@kernel
+def _dot(a, b):
+    total = 0.0
+    for i in range(len(a)):
+        total += a[i] * b[i]
+    return total
+
+
+@kernel
+def _subtract(target, multiple, source):
+    for i in range(len(target)):
+        target[i] -= multiple * source[i]
+
+
+@kernel
+def _count_common(state, row, parts, size, member, common):
+    """How many of the first `size` of `parts` each active vertex has too; for `member` see `_append`."""
+    if len(member) == 0:
+        for vertex in range(len(common)):
+            others = state.parts[row, vertex]
+            count = np.int32(0)
+            for i in range(size):
+                count += np.int32(others[i] == parts[i])
+            common[vertex] = count
+        return
+    for i in range(size):
+        member[parts[i]] = True
+    for vertex in range(len(common)):
+        count = 0
+        for i in range(state.num_parts[row, vertex]):
+            count += member[state.parts[row, vertex, i]]
+        common[vertex] = count
+    for i in range(size):
+        member[parts[i]] = False
+
+
 @kernel
 def _append(state, row, parts, target, member):
     """
     Make a vertex, given by its parts, the last active one of instance `row`: one more column of the Cholesky
     factor. Returns false, and changes nothing, if it is in the affine hull of the others. `member`: scratch,
-    `(num_parts,)`, all false.
+    `(num_parts,)`, all false; of length 0 if a part has the same place in all vertices that have it.
     """
     position = state.num_vertices[row]
     factor = state.factor[row]
     column = np.empty(position)
     size = 0
     while size < len(parts) and parts[size] >= 0:
-        member[parts[size]] = True
         size += 1
-    for vertex in range(position):
-        common = 1
-        for i in range(state.num_parts[row, vertex]):
-            common += member[state.parts[row, vertex, i]]
-        column[vertex] = common
-    for i in range(size):
-        member[parts[i]] = False
+    _count_common(state, row, parts, size, member, column)
+    column += 1.0
 
     # R^T column = (M's new column), and along with it R^-T e and R^-T b.
     square = 1.0 + size
@@ -156,8 +194,7 @@ def _append(state, row, parts, target, member):
         square -= entry * entry
         one -= entry * state.ones[row, i]
         target -= entry * state.targets[row, i]
-        for j in range(i + 1, position):
-            column[j] -= entry * factor[i, j]
+        _subtract(column[i + 1 :], entry, factor[i, i + 1 : position])
     if square < _DEPENDENT:
         return False
     pivot = np.sqrt(square)
@@ -172,6 +209,14 @@ def _append(state, row, parts, target, member):
     state.num_parts[row, position] = size
     state.num_vertices[row] += 1
     return True
+
+
+@kernel
+def _rotate(first, second, cosine, sine):
+    for i in range(len(first)):
+        upper, lower = first[i], second[i]
+        first[i] = cosine * upper + sine * lower
+        second[i] = cosine * lower - sine * upper
 
 
 @kernel
@@ -190,12 +235,9 @@ def _remove(state, row, position):
             factor[i, j] = factor[i, j + 1]
     for i in range(position, last):
         # Now row i + 1 has an entry left of its diagonal, in column i.
-        radius = np.hypot(factor[i, i], factor[i + 1, i])
+        radius = np.sqrt(factor[i, i] ** 2 + factor[i + 1, i] ** 2)
         cosine, sine = factor[i, i] / radius, factor[i + 1, i] / radius
-        for j in range(i, last):
-            upper, lower = factor[i, j], factor[i + 1, j]
-            factor[i, j] = cosine * upper + sine * lower
-            factor[i + 1, j] = cosine * lower - sine * upper
+        _rotate(factor[i, i:last], factor[i + 1, i:last], cosine, sine)
         upper, lower = ones[i], ones[i + 1]
         ones[i], ones[i + 1] = cosine * upper + sine * lower, cosine * lower - sine * upper
         upper, lower = targets[i], targets[i + 1]
@@ -215,9 +257,7 @@ def _solve(state, row, right, total, solution):
         square += ones[i] * ones[i]
     shift = (total - product) / square
     for i in range(size - 1, -1, -1):
-        value = right[i] + shift * ones[i]
-        for j in range(i + 1, size):
-            value -= state.factor[row, i, j] * solution[j]
+        value = right[i] + shift * ones[i] - _dot(state.factor[row, i, i + 1 : size], solution[i + 1 : size])
         solution[i] = value / state.factor[row, i, i]
 
 
@@ -290,8 +330,7 @@ def _refine(state, row, residual):
     right -= right[0]
     for i in range(size):
         right[i] /= state.factor[row, i, i]
-        for j in range(i + 1, size):
-            right[j] -= right[i] * state.factor[row, i, j]
+        _subtract(right[i + 1 :], right[i], state.factor[row, i, i + 1 : size])
     weights = state.weights[row, :size]
     _solve(state, row, right, 1.0 - weights.sum(), correction)
     weights += correction
@@ -377,6 +416,13 @@ def _with_room(array, size):
 
 
 @kernel
+def _set_tree(heads, tree):
+    """The heads of ROOT and the words to the parts of `(dependents, heads)`."""
+    for word in range(1, len(heads)):
+        tree[word - 1] = word * len(heads) + heads[word]
+
+
+@kernel
 def _project_trees(
     points, sizes, projective, single_root, initial, max_iterations, tolerance, outcome, start, stop
 ):  # fmt: skip
@@ -390,7 +436,8 @@ def _project_trees(
     sizes : `np.ndarray`
         `(batch,)`: the numbers of tokens with ROOT.
     initial : `np.ndarray`
-        `(batch, S)`: the parts of vertices to start from; `(batch, 0)` for the argmax of the points.
+        `(batch, S)`: the parts of vertices to start from, in ascending order; `(batch, 0)` for the argmax of the
+        points.
     outcome : `_Outcome`
         Output.
 
@@ -400,13 +447,12 @@ def _project_trees(
         The active sets one after the other: `(vertices, S)`, parts, and `(vertices,)`, weights.
     """
     tokens = points.shape[1]
-    points = points.reshape(len(points), tokens * tokens)
+    rough_charts = np.empty((6, tokens, tokens + 16), dtype=np.float32)
     charts = np.empty((6, tokens, tokens + 8))
     heads = np.full(tokens, -1)
-    tree = np.full(max(tokens - 1, 1), -1)
-    residual = np.empty(points.shape[1])
-    member = np.zeros(points.shape[1], dtype=np.bool_)
-    state = _new_state(1, 16, max(len(tree), initial.shape[1]))
+    # A word has the same place in every tree.
+    member = np.empty(0, dtype=np.bool_)
+    state = _new_state(1, 16, max(tokens - 1, 1))
     # Not the literal, for which numba would compile all that it calls once more.
     only = np.int64(0)
     parts = np.empty((0, state.parts.shape[2]), dtype=np.int32)
@@ -414,29 +460,36 @@ def _project_trees(
     total = 0
     for row in range(start, stop):
         size = max(sizes[row], 1)
+        point = points[row, :size, :size].copy().reshape(size * size)
+        residual = point.copy()
+        scores = residual.reshape(size, size)
         state.num_vertices[only] = 0
+        state.value[only] = -np.inf
         state.gap[only] = 0.0
         state.refined[only] = state.converged[only] = False
-        for part in range(len(residual)):
-            residual[part] = points[row, part]
-        tree[:] = -1
+        tree = np.full(max(size - 1, 1), -1, dtype=np.int32)
         for iteration in range(max_iterations + 1):
             outcome.iterations[row] = iteration
-            candidate = initial[row]
-            if iteration > 0 or len(candidate) == 0:
-                scores = residual.reshape(tokens, tokens)
-                if projective:
-                    _eisner_kernels.best_heads(scores, single_root, charts, heads[:size])
-                else:
-                    _spanning_tree_kernels.best_heads(scores, single_root, heads[:size])
+            last = iteration == max_iterations
+            if iteration == 0 and initial.shape[1] > 0:
                 for word in range(1, size):
-                    tree[word - 1] = word * tokens + heads[word]
-                candidate = tree
+                    tree[word - 1] = word * size + initial[row, word - 1] % tokens
+            elif not projective:
+                _spanning_tree_kernels.best_heads(scores, single_root, heads[:size])
+                _set_tree(heads[:size], tree)
+            else:
+                # Any tree that is better than the projection will do, up to the last, and float32 takes half the time.
+                _eisner_kernels.best_heads(scores, single_root, rough_charts, heads[:size])
+                _set_tree(heads[:size], tree)
+                score, magnitude = _score(residual, tree)
+                better = score - state.value[only] > max(tolerance, _ROUNDING_FLOAT32 * magnitude)
+                if last or not better:
+                    _eisner_kernels.best_heads(scores, single_root, charts, heads[:size])
+                    _set_tree(heads[:size], tree)
             _, num_vertices, max_parts = state.parts.shape
             if state.num_vertices[only] == num_vertices:
                 state = _grown(state, 2 * num_vertices, max_parts)
-            last = iteration == max_iterations
-            if _advance(state, only, points[row], candidate, residual, tolerance, last, member):
+            if _advance(state, only, point, tree, residual, tolerance, last, member):
                 break
         outcome.gaps[row] = state.gap[only]
         outcome.converged[row] = state.converged[only]
@@ -444,9 +497,10 @@ def _project_trees(
         parts = _with_room(parts, total + state.num_vertices[only])
         weights = _with_room(weights, total + state.num_vertices[only])
         for vertex in range(state.num_vertices[only]):
-            for i in range(parts.shape[1]):
-                in_use = i < state.num_parts[only, vertex]
-                parts[total, i] = state.parts[only, vertex, i] if in_use else -1
+            parts[total] = -1
+            for i in range(state.num_parts[only, vertex]):
+                word, head = divmod(state.parts[only, vertex, i], size)
+                parts[total, i] = word * tokens + head
             weights[total] = state.weights[only, vertex]
             total += 1
     return parts[:total], weights[:total]
@@ -491,10 +545,10 @@ def _in_tasks(function: Callable, num_rows: int, *arguments) -> None:
 def _part_indices(vertices: torch.Tensor) -> np.ndarray:
     """0/1 vertices `(batch, ...)` as part indices `(batch, S)`, -1 after the last; indices as they are."""
     if not (vertices.is_floating_point() or vertices.dtype == torch.bool):
-        return to_numpy(vertices)
+        return to_numpy(vertices.int())
     rows, parts = np.nonzero(to_numpy(vertices).reshape(len(vertices), -1))
     counts = np.bincount(rows, minlength=len(vertices))
-    indices = np.full((len(vertices), max(counts.max(), 1)), -1)
+    indices = np.full((len(vertices), max(counts.max(), 1)), -1, dtype=np.int32)
     indices[rows, np.arange(len(rows)) - (counts.cumsum() - counts)[rows]] = parts
     return indices
 
@@ -657,7 +711,9 @@ def _iterate_over_trees(points, oracle, rows, device, initial, max_iterations, t
     sizes = to_numpy(oracle.mask[rows].sum(-1))
     which = oracle.best_heads is projective_heads, oracle.single_root
     if initial is None:
-        initial = np.empty((len(points), 0), dtype=np.int64)
+        initial = np.empty((len(points), 0), dtype=np.int32)
+    # In ascending order, the -1 at the end.
+    initial = np.sort(initial.view(np.uint32), axis=-1).view(np.int32)
     found = {}
 
     def run(start: int, stop: int) -> None:

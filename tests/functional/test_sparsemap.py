@@ -170,6 +170,24 @@ def test_compiled_iterations_over_trees(kind, num_words, which, started, cut_sho
 
 
 @pytest.mark.parametrize("projective", [True, False])
+def test_trees_to_start_from_in_any_form(projective):
+    """The order of their parts does not matter, nor does padding."""
+    torch.manual_seed(0)
+    mask = torch.arange(9) < torch.tensor([9, 4, 0])[:, None]
+    point = torch.randn(3, 9, 9, dtype=torch.float64)
+    oracle = head_oracle(HEADS[projective], mask, True)
+    tree = oracle(torch.randn_like(point), torch.arange(3))
+    shuffled = torch.stack([torch.cat([row[row >= 0].flip(0), row[row < 0]]) for row in tree])
+    expected = active_set(point, oracle)
+    for initial in (
+        tree,
+        shuffled,
+        torch.zeros(3, 81).scatter(1, tree.clamp(min=0), (tree >= 0).float()).view(3, 9, 9),
+    ):
+        torch.testing.assert_close(active_set(point, oracle, initial=initial).projection, expected.projection)
+
+
+@pytest.mark.parametrize("projective", [True, False])
 @pytest.mark.parametrize("compiled", [True, False])
 def test_chunks_and_threads_change_nothing(projective, compiled, monkeypatch):
     torch.manual_seed(0)
