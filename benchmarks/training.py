@@ -164,6 +164,11 @@ class Experiment:
         return statistics.median(step.get(phase, 0.0) for step in self.steps)
 
 
+def total_ratio(one: Experiment, other: Experiment) -> float:
+    """The ratio of two models' times for all batches: those of long sentences count most."""
+    return sum(step["step"] for step in one.steps) / sum(step["step"] for step in other.steps)
+
+
 def read_config(name: str, data: str) -> Params:
     values = {"SPIGOT_TRAIN_DATA": data, "SPIGOT_VALIDATION_DATA": data, "SPIGOT_SEED": "13370"}
     return Params.from_file(str(ROOT / "training_configs/treebank" / f"{name}.jsonnet"), ext_vars=values)
@@ -194,6 +199,18 @@ def measure_data(params: Params, data: str, num_sentences: int) -> Tuple[List[In
         instance.index_fields(vocab)
     speed["indexing"] = len(instances) / (time.perf_counter() - begin)
     return instances, vocab, speed
+
+
+def bound_note(attention: Experiment, spigot: Experiment) -> str:
+    """How near the best possible pull-back would bring the ratio of the two to 2."""
+    rest = [step["step"] - step.get(PULL_BACK, 0.0) for step in spigot.steps]
+    free = statistics.median(step["step"] / alone for step, alone in zip(attention.steps, rest))
+    free_in_all = sum(step["step"] for step in attention.steps) / sum(rest)
+    return (
+        f"With a pull-back that costs nothing, structured attention on torch-struct would take {free:.2f} SPIGOT steps "
+        f"in the median batch and {free_in_all:.2f} over all batches: the rest is in both steps, and is embedding, "
+        "LSTM, scorers, their backward passes and the optimiser.\n"
+    )
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -241,22 +258,31 @@ def main() -> None:
     speed["collation"] = len(instances) / sum(collation)
 
     spigot, pipeline = experiments["spigot"], experiments["pipeline"]
-    against_pipeline = paired_ratio(spigot, pipeline)
+    against_pipeline, all_against_pipeline = paired_ratio(spigot, pipeline), total_ratio(spigot, pipeline)
     metrics = statistics.median(step["metrics"] / step["step"] for step in spigot.steps)
-    against_attention = None
+    against_attention, against_attention_text, notes = None, None, {}
     if TORCH_STRUCT in experiments:
-        against_attention = paired_ratio(experiments[TORCH_STRUCT], spigot)
+        attention = experiments[TORCH_STRUCT]
+        against_attention = paired_ratio(attention, spigot)
+        against_attention_text = f"{against_attention:.2f}x"
+        notes["What bounds the ratio to torch-struct"] = bound_note(attention, spigot)
     bars = [
         {
-            "name": "a SPIGOT step against a pipeline step",
+            "name": "a SPIGOT step against a pipeline step, median batch",
             "required": "at most 1.15x",
             "measured": f"{against_pipeline:.3f}x",
             "met": against_pipeline <= 1.15,
         },
         {
+            "name": "a SPIGOT step against a pipeline step, over all batches",
+            "required": "at most 1.15x",
+            "measured": f"{all_against_pipeline:.3f}x",
+            "met": all_against_pipeline <= 1.15,
+        },
+        {
             "name": "a SPIGOT step against structured attention on torch-struct",
             "required": "at least 2x faster",
-            "measured": against_attention and f"{against_attention:.2f}x",
+            "measured": against_attention_text,
             "met": against_attention and against_attention >= 2,
         },
         {
@@ -282,6 +308,7 @@ def main() -> None:
             **speed,
         },
         "ratio_to_pipeline": {name: paired_ratio(e, pipeline) for name, e in experiments.items()},
+        "ratio_to_pipeline_all_batches": {name: total_ratio(e, pipeline) for name, e in experiments.items()},
         "ratio_to_pipeline_cpu": {name: paired_ratio(e, pipeline, "cpu") for name, e in experiments.items()},
         "median_ms": {
             name: {column: 1e3 * e.median(column) for column in (*columns, "cpu")} for name, e in experiments.items()
@@ -290,9 +317,14 @@ def main() -> None:
     sections = {
         "Bars": bars_table(bars),
         f"Training steps, batches of {len(batches[0])}": table(
-            ["model", "sentences/s", "to pipeline"],
+            ["model", "sentences/s", "to pipeline, median batch", "to pipeline, all batches"],
             [
-                [name, f"{results['sentences_per_second'][name]:.0f}", f"{results['ratio_to_pipeline'][name]:.3f}x"]
+                [
+                    name,
+                    f"{results['sentences_per_second'][name]:.0f}",
+                    f"{results['ratio_to_pipeline'][name]:.3f}x",
+                    f"{results['ratio_to_pipeline_all_batches'][name]:.3f}x",
+                ]
                 for name in experiments
             ],
         ),
@@ -301,6 +333,7 @@ def main() -> None:
             [[name, *(f"{times[column]:.2f}" for column in columns)] for name, times in results["median_ms"].items()],
         )
         + "\nThe pull-back is part of the backward pass.\n",
+        **notes,
         "Data": table(["stage", "sentences/s"], [[stage, f"{rate:,.0f}"] for stage, rate in speed.items()]),
     }
     write(arguments.out, "training", "Training steps", results, sections)
