@@ -2,23 +2,18 @@
 
 import json
 import math
-import os
 import re
-import subprocess
 import sys
-import traceback
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict
 
-import allennlp.__main__
 import pytest
 import torch
 
-import spigot_allennlp  # noqa: F401
 from spigot_allennlp.dataset_readers import parse_conllu, parse_sdp
 from tests.conftest import FIXTURES, PROJECT_ROOT
+from tests.running import Finished, command, forked_command
 
-ALLENNLP = str(Path(sys.executable).with_name("allennlp"))
 CONFIGS = PROJECT_ROOT / "training_configs" / "syntactic_then_semantic"
 NUM_EPOCHS = 3
 LEARNING_RATE = 0.01
@@ -43,53 +38,6 @@ class Crash(TrainerCallback):
         if os.environ.get("CRASH") and epoch == 1:
             os._exit(75)
 '''
-
-
-class Finished(NamedTuple):
-    returncode: int
-    output: str
-
-
-def command(cwd: Path, *arguments: Any, program: Optional[List[str]] = None, **variables: Any) -> Finished:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in variables.items()}}
-    done = subprocess.run(
-        [*(program or [ALLENNLP]), *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        stdin=subprocess.DEVNULL,
-    )
-    return Finished(done.returncode, done.stdout)
-
-
-def forked_command(cwd: Path, *arguments: Any, **variables: Any) -> Finished:
-    """The same without the seconds of imports: in a copy of this process."""
-    path = cwd / "output.txt"
-    child = os.fork()
-    if not child:  # pragma: no cover
-        status = 1
-        try:
-            file = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
-            os.dup2(file, 1)
-            os.dup2(file, 2)
-            sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-            os.chdir(cwd)
-            os.environ.update({name: str(value) for name, value in variables.items()})
-            sys.argv = ["allennlp", *map(str, arguments)]
-            allennlp.__main__.run()
-            status = 0
-        except SystemExit as exit:
-            status = exit.code if isinstance(exit.code, int) else 1
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-    _, status = os.waitpid(child, 0)
-    return Finished(os.waitstatus_to_exitcode(status), path.read_text(encoding="utf-8"))
 
 
 def overrides(**more: Any) -> str:
