@@ -8,11 +8,10 @@ from allennlp.models import Model
 from allennlp.modules import FeedForward, TextFieldEmbedder
 from allennlp.nn import Activation, InitializerApplicator
 from allennlp.nn.util import get_text_field_mask, masked_softmax
-from allennlp.training.metrics import CategoricalAccuracy
 
 from spigot_allennlp.estimators import Estimator, Pipeline
 from spigot_allennlp.functional.trees import heads_from_arcs
-from spigot_allennlp.metrics import EstimatorDiagnostics, TreeScores
+from spigot_allennlp.metrics import Accuracy, EstimatorDiagnostics, TreeScores
 from spigot_allennlp.models.syntactic_parser import readable_trees
 from spigot_allennlp.modules import ArcScorer, MlpArcScorer, RootSentinel
 from spigot_allennlp.modules.root import mask_with_root
@@ -103,7 +102,7 @@ class LatentTreeEntailment(Model):
             if isinstance(self.estimator, Pipeline):
                 # Nothing reaches it; distributed training would wait for its gradient.
                 self.arc_scorer.requires_grad_(False)
-        self._accuracy = CategoricalAccuracy()
+        self._accuracy = Accuracy()
         initializer(self)
 
     def forward(
