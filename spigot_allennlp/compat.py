@@ -14,13 +14,14 @@ import os
 import uuid
 import warnings
 from types import SimpleNamespace
-from typing import Any, Callable, Dict, Iterable, List, Tuple, Type, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Tuple, Type, Union
 from unittest import mock
 
 import numpy as np
 import torch
-from allennlp.commands import build_vocab
+from allennlp.commands import build_vocab, predict
 from allennlp.common import Params, file_utils
+from allennlp.common.checks import ConfigurationError
 from allennlp.data.data_loaders import multiprocess_data_loader
 from allennlp.nn.parallel import ddp_accelerator
 from allennlp.training import gradient_descent_trainer
@@ -64,6 +65,7 @@ def apply() -> None:
     _expect_unused_parameters()
     replace(WandBCallback, "on_start", _run_id_without_wandb)
     replace(build_vocab, "build_vocab_from_args", _overrides_of_build_vocab)
+    replace(predict._PredictManager, "_get_json_data", _utf8_lines)
 
 
 def replace(owner: Any, name: str, make: Callable[[Callable], Callable]) -> None:
@@ -259,3 +261,15 @@ def _overrides_of_build_vocab(original: Callable) -> Callable:
             original(args)
 
     return build_vocab_from_args
+
+
+def _utf8_lines(original: Callable) -> Callable:
+    """Of input in another encoding, `allennlp predict` says where it does not decode, but not that it is the input."""
+
+    def _get_json_data(self: Any) -> Iterator[Any]:
+        try:
+            yield from original(self)
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(f"{self._input_file}: the input is not valid UTF-8 ({error})") from None
+
+    return _get_json_data

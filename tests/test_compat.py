@@ -2,18 +2,24 @@
 Every test here goes through AllenNLP's own code, and fails where `spigot_allennlp.compat` is not applied.
 """
 
+import inspect
 import io
 import json
+import os
 import pickle
+import types
 import warnings
 from pathlib import Path
 from typing import Any, Dict
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from allennlp.commands import predict
 from allennlp.commands.train import train_model
-from allennlp.common import Params
+from allennlp.common import Params, Registrable
+from allennlp.common.checks import ConfigurationError
 from allennlp.common.file_utils import TensorCache
 from allennlp.data import Vocabulary
 from allennlp.data.data_loaders import MultiProcessDataLoader
@@ -22,7 +28,10 @@ from allennlp.data.tokenizers import WhitespaceTokenizer
 from allennlp.nn.parallel import ddp_accelerator
 from allennlp.training import gradient_descent_trainer
 from allennlp.training import util as training_util
+from allennlp.training.checkpointer import Checkpointer
 from allennlp.training.learning_rate_schedulers import ReduceOnPlateauLearningRateScheduler
+from allennlp.training.moving_average import ExponentialMovingAverage
+from allennlp.training.trainer import TrainerCheckpoint
 
 from spigot_allennlp import compat
 
@@ -169,6 +178,63 @@ def test_data_loading_in_spawned_workers(data_path: str, max_instances_in_memory
     assert sum(len(batch["label"]) for batch in loader) == 24
 
 
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path: Path, monkeypatch):
+    def state(batches: int) -> Any:
+        when = {"epochs_completed": 0, "batches_in_epoch_completed": batches}
+        checkpoint = TrainerCheckpoint({"weight": torch.full((3,), float(batches))}, when)
+        return types.SimpleNamespace(get_checkpoint_state=lambda: checkpoint)
+
+    class Killed(BaseException):
+        pass
+
+    checkpointer = Checkpointer(tmp_path)
+    checkpointer.save_checkpoint(state(1))
+    for name in ("fsync", "replace"):
+        for calls in (1, 2):
+            with monkeypatch.context() as context:
+                effects = [mock.DEFAULT] * (calls - 1) + [Killed]
+                context.setattr(os, name, mock.Mock(wraps=getattr(os, name), side_effect=effects))
+                with pytest.raises(Killed):
+                    checkpointer.save_checkpoint(state(2))
+            loaded = checkpointer.load_checkpoint()
+            assert loaded.trainer_state["batches_in_epoch_completed"] == 1 and loaded.model_state["weight"][0] == 1
+    checkpointer.save_checkpoint(state(2))
+    assert checkpointer.load_checkpoint().model_state["weight"][0] == 2
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_kill_while_the_config_is_written_leaves_none(tmp_path: Path):
+    with mock.patch("json.dump", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        Params({"a": 1}).to_file(str(tmp_path / "config.json"))
+    assert not (tmp_path / "config.json").exists()
+    Params({"a": 1}).to_file(str(tmp_path / "config.json"))
+    assert Params.from_file(tmp_path / "config.json").as_dict() == {"a": 1}
+
+
+def test_a_recovered_moving_average_is_that_of_the_model():
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    average = ExponentialMovingAverage([("weight", parameter)], decay=0.5)
+    parameter.data.fill_(4.0)
+    average.apply()
+    recovered = torch.nn.Parameter(parameter.data.clone())
+    again = ExponentialMovingAverage([("weight", recovered)], decay=0.5)
+    again.load_state_dict(average.state_dict())
+    recovered.data.fill_(8.0)
+    again.apply()
+    again.assign_average_value()
+    assert recovered.tolist() == [5.0, 5.0]
+    again.restore()
+    assert recovered.tolist() == [8.0, 8.0] and parameter.tolist() == [4.0, 4.0]
+
+
+def test_input_that_is_no_utf8(tmp_path: Path):
+    path = tmp_path / "input.txt"
+    path.write_bytes("caf\u00e9".encode("latin-1"))
+    manager = mock.Mock(_input_file=str(path))
+    with pytest.raises(ConfigurationError, match="input.txt: the input is not valid UTF-8"):
+        list(predict._PredictManager._get_json_data(manager))
+
+
 def test_only_the_known_warnings_of_others_are_silenced(data_path: str, tmp_path: Path):
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)
@@ -187,3 +253,17 @@ def test_applying_twice_changes_nothing():
     after = [module.clip_grad_norm_ for module in (gradient_descent_trainer, training_util, ddp_accelerator)]
     assert before == (*after, ReduceOnPlateauLearningRateScheduler.__init__, TensorCache.__setitem__)
     assert len(warnings.filters) - len(filters) <= len(compat.THIRD_PARTY_WARNINGS)
+
+
+def test_from_params_understands_our_constructors():
+    """It passes raw dictionaries where an annotation is a string, or a union written with `|`."""
+    ours = {
+        found
+        for registered in Registrable._registry.values()
+        for found, _ in registered.values()
+        if getattr(found, "__module__", "").startswith("spigot_allennlp.")
+    }
+    assert len(ours) > 20
+    for found in ours:
+        for parameter in inspect.signature(found.__init__).parameters.values():
+            assert not isinstance(parameter.annotation, (str, types.UnionType)), (found, parameter)

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,7 @@ from unittest import mock
 
 import pytest
 import torch
+import tqdm
 from allennlp.commands import train as train_command
 from allennlp.commands.train import train_model
 from allennlp.common import Params
@@ -126,6 +128,8 @@ def killed(corpus: Path, run: str, directory: Path, after: float) -> bool:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, 1)
             os.dup2(null, 2)
+            # Its own is one for all processes, and would stay locked.
+            tqdm.tqdm.set_lock(threading.RLock())
             train(corpus, run, directory)
             status = 0
         finally:
