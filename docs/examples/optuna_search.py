@@ -12,8 +12,9 @@ import json
 from pathlib import Path
 
 import optuna
-import spigot_allennlp  # noqa: F401
 from allennlp.commands.train import train_model_from_file
+
+import spigot_allennlp  # noqa: F401
 
 
 def settings(trial: optuna.Trial) -> dict:
