@@ -20,7 +20,7 @@ from unittest import mock
 import numpy as np
 import torch
 from allennlp.commands import build_vocab, predict
-from allennlp.common import Params, file_utils
+from allennlp.common import Params, Tqdm, cached_transformers, file_utils
 from allennlp.common.checks import ConfigurationError
 from allennlp.data.data_loaders import multiprocess_data_loader
 from allennlp.nn.parallel import ddp_accelerator
@@ -65,7 +65,9 @@ def apply() -> None:
     _expect_unused_parameters()
     replace(WandBCallback, "on_start", _run_id_without_wandb)
     replace(build_vocab, "build_vocab_from_args", _overrides_of_build_vocab)
+    replace(predict._PredictManager, "run", _progress_of_silent_predictions)
     replace(predict._PredictManager, "_get_json_data", _utf8_lines)
+    replace(cached_transformers, "get_tokenizer", _tokenizer_of_current_transformers)
 
 
 def replace(owner: Any, name: str, make: Callable[[Callable], Callable]) -> None:
@@ -273,3 +275,32 @@ def _utf8_lines(original: Callable) -> Callable:
             raise ConfigurationError(f"{self._input_file}: the input is not valid UTF-8 ({error})") from None
 
     return _get_json_data
+
+
+def _tokenizer_of_current_transformers(original: Callable) -> Callable:
+    """
+    AllenNLP loads its tokenizers with `add_special_tokens`, which current versions of transformers refuse there. It
+    says so again wherever it calls them, which is where it counts.
+    """
+
+    def get_tokenizer(model_name: str, **kwargs: Any) -> Any:
+        kwargs.pop("add_special_tokens", None)
+        return original(model_name, **kwargs)
+
+    return get_tokenizer
+
+
+def _progress_of_silent_predictions(original: Callable) -> Callable:
+    """
+    `allennlp predict --silent` shows nothing for as long as it takes. (Otherwise predictions are printed.)
+    """
+
+    def run(self: Any) -> None:
+        if not self._print_to_console:
+            for name in ("_get_json_data", "_get_instance_data"):
+                inputs = getattr(self, name)
+                bar = functools.partial(Tqdm.tqdm, desc="predicting", unit=" inputs", delay=2)
+                setattr(self, name, lambda inputs=inputs, bar=bar: bar(inputs()))
+        original(self)
+
+    return run

@@ -76,7 +76,7 @@ class Forked:
     def output(self) -> str:
         return self._output.read_text(encoding="utf-8", errors="replace") if self._output.exists() else ""
 
-    def wait_until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+    def wait_until(self, condition: Callable[[], bool], seconds: float = 600) -> None:
         """Fails, with the output so far, where that takes longer."""
         deadline = time.monotonic() + seconds
         while not condition():
@@ -86,7 +86,7 @@ class Forked:
                 pytest.fail(f"it hangs:\n{self.output()}")
             time.sleep(0.01)
 
-    def finish(self, seconds: float = 120) -> Finished:
+    def finish(self, seconds: float = 600) -> Finished:
         status = []
 
         def ended() -> bool:
