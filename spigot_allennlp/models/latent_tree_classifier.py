@@ -7,11 +7,10 @@ from allennlp.data import TextFieldTensors, Vocabulary
 from allennlp.models import Model
 from allennlp.modules import FeedForward, Seq2SeqEncoder, TextFieldEmbedder
 from allennlp.nn import Activation, InitializerApplicator
-from allennlp.training.metrics import CategoricalAccuracy
 
 from spigot_allennlp.estimators import Estimator, Pipeline
 from spigot_allennlp.functional.trees import heads_from_arcs
-from spigot_allennlp.metrics import EstimatorDiagnostics, TreeScores
+from spigot_allennlp.metrics import Accuracy, EstimatorDiagnostics, TreeScores
 from spigot_allennlp.models.syntactic_parser import readable_trees
 from spigot_allennlp.modules import ArcScorer, AttentionPooling, MlpArcScorer, TextEncoder
 from spigot_allennlp.structures import LatentStructure, ProjectiveTree
@@ -99,7 +98,7 @@ class LatentTreeClassifier(Model):
         self.pooling = AttentionPooling(dim)
         activations = [Activation.by_name("relu")(), Activation.by_name("linear")()]
         self.classifier = FeedForward(dim, 2, [hidden_dim, num_labels], activations, [dropout, 0.0])
-        self._accuracy = CategoricalAccuracy()
+        self._accuracy = Accuracy()
         initializer(self)
 
     def forward(
