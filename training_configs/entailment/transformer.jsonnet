@@ -1,0 +1,8 @@
+// SPIGOT on top of a pre-trained transformer.
+local transformer = import '../transformer.libsonnet';
+
+(import 'spigot.jsonnet') {
+  dataset_reader+: { token_indexers: transformer.token_indexers },
+  model+: { text_field_embedder: transformer.text_field_embedder },
+  trainer+: { optimizer: transformer.optimizer, num_epochs: 5 },
+}
