@@ -3,6 +3,7 @@
 #   make train      sets up .venv and trains the default parser on the embedded data (fixtures/)
 #   make test       sets up .venv and runs the tests
 #   make install    only sets up .venv
+#   make docs       builds docs/ into site/
 #
 # PYTHON names the interpreter that .venv is made with, by default the first of 3.11, 3.12 and 3.10 that is there.
 
@@ -12,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 CONFIG ?= training_configs/syntactic_then_semantic/spigot.jsonnet
 RUN ?= runs/spigot
 
-.PHONY: install train test lint format fixtures
+.PHONY: install train test lint format fixtures docs
 
 install: $(INSTALLED)
 
@@ -38,3 +39,6 @@ format: $(INSTALLED)
 
 fixtures: $(INSTALLED)
 	$(VENV)/bin/python scripts/make_fixtures.py
+
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
