@@ -13,6 +13,7 @@ from spigot_allennlp.estimators.estimator import at_least_one
 from spigot_allennlp.functional.labeled_graphs import best_graph
 from spigot_allennlp.functional.trees import arcs_from_heads, heads_from_arcs, legal_arcs
 from spigot_allennlp.metrics import DependencyGraphF1, EstimatorDiagnostics, TreeScores
+from spigot_allennlp.models.kept_archives import KeepsArchives
 from spigot_allennlp.models.syntactic_parser import SyntacticParser, check_tree_pruner, readable_trees
 from spigot_allennlp.models.vocabularies import check_vocabulary
 from spigot_allennlp.modules import (
@@ -44,7 +45,7 @@ _SYNTAX = ("predicted", "gold", "none")
 
 
 @Model.register("syntactic_then_semantic")
-class SyntacticThenSemantic(Model):
+class SyntacticThenSemantic(KeepsArchives):
     """
     Parses a sentence into a tree, and with the tree into a graph (Peng et al. 2018, section 4.1). The tree is latent:
     what of the graph's loss reaches the syntactic scores, the estimator decides.

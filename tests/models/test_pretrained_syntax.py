@@ -81,11 +81,15 @@ def test_training_with_new_words_and_relations(archive, corpus, new_corpus, froz
         trainer={"optimizer": {"type": "adam", "lr": 0.02}, "num_epochs": 3},
     )
     config["vocabulary"] = {"type": "extend", "directory": str(archive)}
-    # The model's archive does not need the parser's any more.
+    config["include_in_archive"] = ["syntactic_parser.tar.gz"]
     copied = shutil.copyfile(archive, tmp_path / "parser.tar.gz")
     config = json.loads(json.dumps(config).replace(str(archive), str(copied)))
     train_model(Params(copy.deepcopy(config)), str(tmp_path / "run"))
-    model = load_archive(tmp_path / "run" / "model.tar.gz").model
+    # The model's archive does not need the parser's any more.
+    copied.unlink()
+    shutil.move(tmp_path / "run" / "model.tar.gz", tmp_path / "model.tar.gz")
+    shutil.rmtree(tmp_path / "run")
+    model = load_archive(tmp_path / "model.tar.gz").model
     before = load_archive(archive).model.state_dict()
     after = model.syntactic_parser.state_dict()
     assert after.keys() == before.keys()

@@ -11,7 +11,7 @@
       tokens: { type: 'embedding', embedding_dim: encoder.word_dim },
       characters: {
         type: 'character_encoding',
-        embedding: { embedding_dim: 16 },
+        embedding: { embedding_dim: 16, vocab_namespace: 'token_characters' },
         encoder: {
           type: 'cnn',
           embedding_dim: 16,

@@ -3,6 +3,8 @@
   local archive = std.extVar('SPIGOT_PARSER_ARCHIVE'),
   // The parser's vocabulary comes first, so that its embeddings keep their meaning.
   vocabulary: { type: 'extend', directory: archive },
+  // With it, the model's archive can be loaded where the parser's is not at hand.
+  include_in_archive: ['syntactic_parser.tar.gz'],
   model+: {
     syntactic_parser: { type: 'from_archive', archive_file: archive },
     frozen_syntax: true,
