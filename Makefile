@@ -3,7 +3,7 @@
 #   make train      sets up .venv and trains the default parser on the embedded data (fixtures/)
 #   make test       sets up .venv and runs the tests
 #   make install    only sets up .venv
-#   make docs       builds docs/ into site/
+#   make docs       builds the pages of docs/ into build/docs
 #
 # PYTHON names the interpreter that .venv is made with, by default the first of 3.11, 3.12 and 3.10 that is there.
 
