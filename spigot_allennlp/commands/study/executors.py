@@ -56,7 +56,7 @@ def start(job: Job, threads: int) -> subprocess.Popen:
         return subprocess.Popen(
             [sys.executable, "-m", "spigot_allennlp.commands.study.child", job.folder, str(os.getpid()), *job.packages],
             cwd=job.directory,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            env={"OMP_NUM_THREADS": str(threads), **os.environ},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
