@@ -19,7 +19,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from allennlp.commands import build_vocab, predict
+from allennlp.commands import build_vocab, diff, predict
 from allennlp.common import Params, Tqdm, cached_transformers, file_utils
 from allennlp.common.checks import ConfigurationError
 from allennlp.data.data_loaders import multiprocess_data_loader
@@ -64,6 +64,7 @@ def apply() -> None:
     replace(MovingAverage, "load_state_dict", _averages_of_the_model)
     _expect_unused_parameters()
     replace(WandBCallback, "on_start", _run_id_without_wandb)
+    replace(diff, "checkpoint_diff", _differences_of_counters)
     replace(build_vocab, "build_vocab_from_args", _overrides_of_build_vocab)
     replace(predict._PredictManager, "run", _progress_of_silent_predictions)
     replace(predict._PredictManager, "_get_json_data", _utf8_lines)
@@ -250,6 +251,22 @@ def _run_id_without_wandb(original: Callable) -> Callable:
         original(self, *args, **kwargs)
 
     return on_start
+
+
+def _differences_of_counters(original: Callable) -> Callable:
+    """
+    `allennlp diff` takes mean squares, which torch has for floating-point numbers only; counters, of batches for
+    example, are integers.
+    """
+
+    def checkpoint_diff(state_dict_a: Dict[str, Any], state_dict_b: Dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        floats = (
+            {name: value if value.is_floating_point() else value.double() for name, value in state_dict.items()}
+            for state_dict in (state_dict_a, state_dict_b)
+        )
+        return original(*floats, *args, **kwargs)
+
+    return checkpoint_diff
 
 
 def _overrides_of_build_vocab(original: Callable) -> Callable:

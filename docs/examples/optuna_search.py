@@ -46,7 +46,6 @@ def main() -> None:
         study_name=Path(arguments.config).stem,
         storage=f"sqlite:///{arguments.directory}/search.db",
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=1),
         load_if_exists=True,
     )
     study.optimize(objective, n_trials=arguments.trials)

@@ -23,7 +23,8 @@ def config(tmp_path_factory) -> Path:
     """That of a parser with whatever logs."""
     directory = tmp_path_factory.mktemp("config")
     callbacks = [{"type": "tensorboard", "summary_interval": 1}, {"type": "latent_diagnostics", "num_batches": 1}]
-    params = configuration(write_corpus(directory / "corpus.conllu"), trainer={"callbacks": callbacks})
+    estimator = {"type": "spigot", "step_size": 1.0}
+    params = configuration(write_corpus(directory / "corpus.conllu"), estimator, trainer={"callbacks": callbacks})
     path = directory / "config.json"
     path.write_text(json.dumps(params))
     return path
@@ -44,7 +45,7 @@ def trained(config: Path, tmp_path_factory) -> Path:
 
 
 def test_diff(trained, tmp_path):
-    output = run(tmp_path, "diff", trained / "model_state_e0_b0.th", trained / "best.th")
+    output = run(tmp_path, "diff", trained / "model_state_e1_b0.th", trained / "model_state_e2_b0.th")
     changed = [line for line in output.splitlines() if "!" in line]
     assert any("graph_labeler" in line for line in changed) and any("text_encoder" in line for line in changed)
     assert " estimator" not in output
@@ -59,7 +60,7 @@ def test_print_results(trained, tmp_path):
 
 
 def test_build_vocab_and_train_with_it(config, trained, tmp_path):
-    overrides = json.dumps({"vocabulary": {"min_count": {"tokens": 2}}, "trainer.num_epochs": 1})
+    overrides = json.dumps({"vocabulary": {"min_count": {"tokens": 3}}, "trainer.num_epochs": 1})
     output = run(tmp_path, "build-vocab", config, "vocab.tar.gz", "-o", overrides, *PACKAGES)
     with tarfile.open(tmp_path / "vocab.tar.gz") as archive:
         words = archive.extractfile("tokens.txt").read().decode().split()
@@ -80,7 +81,7 @@ def test_find_learning_rate(config, tmp_path):
 def test_cached_path(trained, tmp_path):
     archive = trained / "model.tar.gz"
     output = run(tmp_path, "cached-path", archive, "--extract-archive", "-d", "cache")
-    extracted = Path(output.splitlines()[-1])
+    extracted = tmp_path / output.splitlines()[-1]
     assert {"weights.th", "config.json", "vocabulary"} <= {path.name for path in extracted.iterdir()}
 
 
@@ -123,7 +124,7 @@ def test_optuna(config, tmp_path, monkeypatch, capsys):
     """Two trials, then one more with what is known from them."""
     pytest.importorskip("optuna")
     example = PROJECT_ROOT / "docs" / "examples" / "optuna_search.py"
-    overrides = json.dumps({"trainer": {"num_epochs": 1, "callbacks": []}, "model.estimator": {"type": "spigot"}})
+    overrides = json.dumps({"trainer.num_epochs": 1, "trainer.callbacks": []})
     metric = ["--metric", "best_validation_uas"]
     for trials in (2, 1):
         arguments = [config, tmp_path / "search", "--trials", trials, "-o", overrides, *metric]
