@@ -208,7 +208,7 @@ def test_the_tutorial(data: str, sandbox: Path, capsys: pytest.CaptureFixture, m
     run_page("docs/tutorial.md", sandbox, short=False)
     assert re.search(r"cook <- \w+", capsys.readouterr().out)
     metrics = json.loads((sandbox / "runs" / "tutorial" / "metrics.json").read_text())
-    assert metrics["best_validation_uas"] > {"small": 0.2, "whole": 0.7}[data]
+    assert metrics["best_validation_uas"] > {"small": 0.1, "whole": 0.7}[data]
     assert "training__arcs_changed" in metrics
     for page in ("drawing", "report"):
         assert "<svg" in (sandbox / "runs" / f"{page}.html").read_text()
