@@ -116,12 +116,6 @@ def test_links_lead_somewhere(page: str):
             assert (PROJECT_ROOT / page).parent.joinpath(target).exists(), target
 
 
-def test_reasons_are_of_commands():
-    """None is kept for a command that is no longer there."""
-    found = [str(command.values[0]) for command in ALL]
-    assert [start for start in NOT_RUN if not any(command.startswith(start) for command in found)] == []
-
-
 # --------------------------------------------------------------------------------------------- pages that are run
 
 
