@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 import torch
+from allennlp.common import Registrable
 from allennlp.common.util import is_distributed
 from allennlp.data import DataLoader, TensorDict
 from allennlp.nn.util import dist_reduce_sum
@@ -19,8 +20,11 @@ from spigot_allennlp.compat import save_atomically
 from spigot_allennlp.training.distributed_trainer import metrics_in
 from spigot_allennlp.training.finite_trainer import FiniteTrainer
 
+# In the place of AllenNLP's, but without the notice of that in the output of every command, which `exist_ok` brings.
+Registrable._registry[Trainer].pop("gradient_descent", None)
 
-@Trainer.register("gradient_descent", constructor="from_partial_objects", exist_ok=True)
+
+@Trainer.register("gradient_descent", constructor="from_partial_objects")
 class ResumableTrainer(FiniteTrainer):
     """
     AllenNLP's `GradientDescentTrainer`, under its name and with its keys (several workers as in `DistributedTrainer`,
