@@ -288,8 +288,8 @@ class SyntacticThenSemantic(KeepsArchives):
             if gold_heads is not None:
                 syntactic_loss = parser_head.loss(parser_states, loss_scores, mask, gold_heads, gold_relations)
             if self.training and gold_graph is None:
-                # A batch of trees alone: nothing follows.
-                return self._output({}, None, metadata, syntactic_loss)
+                # A batch of trees alone: nothing follows, and a frozen parser learns nothing from it.
+                return self._output({}, None, metadata, None if self.frozen_syntax else syntactic_loss)
             estimate = self.estimator(scores, mask, self.structure, downstream)
             tree, outputs, instance_loss = estimate.structure, estimate.outputs, estimate.instance_loss
             self._diagnostics(estimate.diagnostics)
@@ -337,8 +337,8 @@ class SyntacticThenSemantic(KeepsArchives):
             output["loss"] = sum(losses)
         elif self.training:
             raise ConfigurationError(
-                "a training batch has neither gold graphs nor gold trees with a positive syntactic_loss_weight "
-                "(to predict, call model.eval() first); "
+                "a training batch has neither gold graphs nor gold trees with a positive syntactic_loss_weight and no "
+                "frozen_syntax (to predict, call model.eval() first); "
                 f"sentences: {[entry.get('sentence_id') for entry in metadata][:5]}"
             )
         return output

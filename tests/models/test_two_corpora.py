@@ -7,6 +7,7 @@ from typing import Any, Dict, List
 import pytest
 import torch
 from allennlp.common import Params
+from allennlp.common.checks import ConfigurationError
 from allennlp.data import DatasetReader, Instance
 from allennlp.models import load_archive
 
@@ -53,6 +54,14 @@ def test_a_batch_of_trees_teaches_the_syntactic_parser_alone(corpus, syntactic_l
     # Shared: what is of the graph has none.
     parser = build(corpus, syntactic_loss=syntactic_loss)
     assert parts(gradients(parser, read(corpus, graphs=False))) == {"text_encoder", "parser_head"}
+
+
+def test_a_batch_of_trees_teaches_a_frozen_parser_nothing(corpus):
+    parser = build(corpus, syntactic_parser=parser_keys(), frozen_syntax=True)
+    parser.model.train()
+    with pytest.raises(ConfigurationError, match="neither gold graphs nor gold trees .* no frozen_syntax"):
+        parser.forward(read(corpus, graphs=False))
+    assert parser.forward(read(corpus))["loss"].requires_grad
 
 
 @pytest.mark.parametrize("estimator, reached", [("pipeline", False), ("spigot", True), ("marginals", True)])
