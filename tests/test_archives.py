@@ -16,7 +16,7 @@ import torch
 from allennlp.commands import main
 from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
-from allennlp.data import DataLoader
+from allennlp.data import DataLoader, Vocabulary
 from allennlp.data.tokenizers import Tokenizer
 from allennlp.models import Model
 from allennlp.models.archival import load_archive
@@ -24,7 +24,7 @@ from allennlp.nn import Activation
 from allennlp.predictors import Predictor
 from allennlp.training.optimizers import Optimizer
 
-from spigot_allennlp.models import SyntacticParser
+from spigot_allennlp.models import SyntacticParser, SyntacticThenSemantic
 from tests.conftest import FIXTURES
 
 GOOD = FIXTURES / "models" / "syntactic_parser.tar.gz"
@@ -255,3 +255,22 @@ def test_other_ways_to_an_archive(tmp_path: Path):
     for load in (Model.from_archive, Predictor.from_path):
         with pytest.raises(ConfigurationError, match="model.tar.gz: cannot load"):
             load(str(path))
+
+
+def test_what_is_kept_of_a_pre_trained_part_stays_in_the_directory(tmp_path: Path):
+    directory = tmp_path / "run"
+    directory.mkdir()
+    part = {"type": "from_archive", "archive_file": str(GOOD)}
+    params = {"type": "syntactic_then_semantic", "../outside": part, "inner": {"../../outside": part}, "kept": part}
+    with pytest.raises(ConfigurationError):
+        Model.from_params(Params(params), vocab=Vocabulary(), serialization_dir=str(directory))
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["kept.tar.gz"]
+
+
+def test_a_pre_trained_part_from_a_serialization_directory(parts: Path, tmp_path: Path):
+    part = {"type": "from_archive", "archive_file": str(parts)}
+    params = {"type": "syntactic_then_semantic", "syntactic_parser": part}
+    with mock.patch.object(Model, "from_params", classmethod(lambda cls, params, *args, **kwargs: params.as_dict())):
+        built = SyntacticThenSemantic.from_params(Params(params), serialization_dir=str(tmp_path))
+    assert built["syntactic_parser"]["archive_file"] == str(parts)
+    assert type(Model.from_archive(str(parts))) is SyntacticParser

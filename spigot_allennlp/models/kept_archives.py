@@ -33,7 +33,8 @@ class KeepsArchives(Model):
 
 def _from_archives(config: dict, prefix: str = "") -> Iterator[Tuple[str, dict]]:
     for key, value in config.items():
-        if isinstance(value, dict):
+        # The config may be someone else's: a key with a slash would lead out of the directory.
+        if isinstance(value, dict) and key == os.path.basename(key):
             if value.get("type") == "from_archive" and "archive_file" in value:
                 yield prefix + key, value
             else:
@@ -42,9 +43,13 @@ def _from_archives(config: dict, prefix: str = "") -> Iterator[Tuple[str, dict]]
 
 def _kept(archive_file: str, copy: str) -> str:
     if not os.path.exists(copy):
+        original = cached_path(archive_file)
+        if os.path.isdir(original):
+            # A serialization directory, from which AllenNLP loads, too.
+            return archive_file
         # At once, as the workers of a distributed run may come here together.
         with tempfile.NamedTemporaryFile(dir=os.path.dirname(copy), prefix=".", delete=False) as file:
-            with open(cached_path(archive_file), "rb") as archive:
+            with open(original, "rb") as archive:
                 shutil.copyfileobj(archive, file)
         os.replace(file.name, copy)
     return copy
