@@ -152,7 +152,7 @@ def shorten(arguments: List[str]) -> List[str]:
         short["data_loader.batches_per_epoch"] = 2
     if "peng_2018" in arguments[1]:
         # Sentences one by one.
-        short["data_loader.instances_per_epoch"] = 20
+        short["data_loader.scheduler.batch_size"] = 16
     arguments = list(arguments)
     if "-o" in arguments:
         place = arguments.index("-o") + 1

@@ -1,0 +1,12 @@
+// Training on SDP files, with the trees of companion files.
+local parser = import '../../training_configs/syntactic_then_semantic/spigot.jsonnet';
+
+parser {
+  dataset_reader: {
+    type: 'sdp',
+    companion: ['fixtures/graphs/train.cpn', 'fixtures/graphs/dev.cpn'],
+    token_indexers: parser.dataset_reader.token_indexers,
+  },
+  train_data_path: std.extVar('SPIGOT_SDP_TRAIN_DATA'),
+  validation_data_path: std.extVar('SPIGOT_SDP_VALIDATION_DATA'),
+}
