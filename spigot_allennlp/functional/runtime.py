@@ -7,6 +7,7 @@ Every kernel of `spigot_allennlp.functional` is compiled by numba on its first u
 import hashlib
 import logging
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Optional, Tuple
@@ -22,11 +23,16 @@ logger = logging.getLogger(__name__)
 # computes inf - inf; the exponential of any difference to a finite score is exactly 0.
 FORBIDDEN = -1e30
 
+# The files that define kernels, or what is compiled into them: an edit of the others recompiles nothing.
+_SOURCES = [
+    path
+    for path in sorted(Path(__file__).parent.glob("*.py"))
+    if re.search(rb"^(@|def |from .*)(lane_)?kernel\b", path.read_bytes(), re.MULTILINE)
+]
+
 # Part of the name under which a kernel is cached: numba looks for changes in the kernel's own file only, and would
 # go on using kernels into which it has compiled what has changed elsewhere.
-_FINGERPRINT = hashlib.sha256(
-    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-).hexdigest()[:8]
+_FINGERPRINT = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:8]
 
 # No "nnan" and no "ninf": LLVM may then delete the comparisons by which kernels recognise forbidden parts. What is
 # left is what lets it vectorise sums.
