@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from argparse import Namespace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -50,6 +51,9 @@ OWN_FILES = re.compile(
 )
 OWN_FOLDERS = ("fixtures", "training_configs", "docs", "benchmarks", "scripts", "tests", "requirements", ".venv")
 
+# Once for all commands, as walking through the packages takes time.
+ONCE = [lru_cache(None)(function) for function in (import_plugins, import_module_and_submodules)]
+
 
 def reason_not_to_run(command: Command) -> Optional[str]:
     return next((reason for start, reason in NOT_RUN.items() if str(command).startswith(start)), None)
@@ -60,7 +64,8 @@ def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PROJECT_ROOT)
     for name, value in DEFAULTS.items():
         monkeypatch.setenv(name, value)
-    import_plugins()
+    for function in ONCE:
+        monkeypatch.setattr(allennlp.commands, function.__name__, function)
 
 
 def parse(command: Command, monkeypatch: pytest.MonkeyPatch) -> Namespace:
@@ -93,8 +98,6 @@ def test_command_is_valid(command: Command, in_the_repository, monkeypatch: pyte
         assert command.words[0] in ("allennlp", "python", "source") or reason_not_to_run(command)
         return
     arguments = parse(command, monkeypatch)
-    for package in arguments.include_package:
-        import_module_and_submodules(package)
     for name in ("predictor_args", "gold_reader"):
         json.loads(getattr(arguments, name, None) or "{}")
     config = getattr(arguments, "param_path", None)
@@ -151,7 +154,7 @@ def shorten(arguments: List[str]) -> List[str]:
     if "clusters/" in arguments[1]:
         short["data_loader.batches_per_epoch"] = 2
     if "peng_2018" in arguments[1]:
-        # Sentences one by one.
+        # Not sentences one by one.
         short["data_loader.scheduler.batch_size"] = 16
     arguments = list(arguments)
     if "-o" in arguments:
@@ -183,7 +186,6 @@ def run_page(page: str, sandbox: Path, short: bool) -> None:
                 arguments = command.arguments
                 if short and arguments[0] in ("train", "study"):
                     arguments = shorten(arguments)
-                # In files of its own; that of the output would be drawn otherwise.
                 done = forked_command(sandbox, *arguments, **command.variables)
                 assert done.returncode == 0, f"{where}: {command}\n{done.output}"
             else:
