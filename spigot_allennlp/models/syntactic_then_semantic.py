@@ -266,7 +266,7 @@ class SyntacticThenSemantic(KeepsArchives):
         gold_heads = None if head_indices is None else with_root(head_indices, -1, words)
         gold_relations = None if head_tags is None else with_root(head_tags, -1, words)
         gold_graph = None if arc_tags is None else self._graph_with_root(arc_tags, tops, words)
-        if self.training and self.deterministic_roles is not None:
+        if self.deterministic_roles is not None:
             self.deterministic_roles.observe(gold_graph)
         pruned = None
         if self.graph_pruner is not None and (gold_graph is not None or not self.training):

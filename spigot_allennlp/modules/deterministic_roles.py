@@ -55,14 +55,15 @@ class DeterministicRoles(torch.nn.Module):
 
     def observe(self, gold: Optional[torch.Tensor]) -> None:
         """
-        To be called once in every training step, by all workers of a distributed run, which share what they see.
+        To be called once in every training step, by all workers of a distributed run, which share what they see; not
+        in training mode, it does nothing.
 
         # Parameters
 
         gold : `torch.Tensor`, optional
             `(batch, dependents, heads)`: the labels of gold arcs as in `GraphLoss`; `None` if the batch has no graphs.
         """
-        if not self.observed:
+        if not (self.observed and self.training):
             return
         seen = torch.zeros_like(self.occurrences)
         if gold is not None:

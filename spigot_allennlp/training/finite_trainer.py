@@ -7,6 +7,7 @@ import torch
 from allennlp.data import TensorDict
 from allennlp.models import Model
 
+from spigot_allennlp.modules import DeterministicRoles
 from spigot_allennlp.training.distributed_trainer import DistributedTrainer
 
 
@@ -81,6 +82,10 @@ def _first_output(model: Model, batch: TensorDict) -> Optional[_Found]:
                 found.append(first._replace(name=f"the output of {name or 'the model'} ({type(module).__name__})"))
 
     hooks = [module.register_forward_hook(partial(watch, name)) for name, module in model.named_modules()]
+    roles = [module for module in model.modules() if isinstance(module, DeterministicRoles) and module.training]
+    # They would wait for the other workers, which do not run this batch again.
+    for module in roles:
+        module.eval()
     try:
         model(**batch)
     except ValueError:
@@ -89,6 +94,8 @@ def _first_output(model: Model, batch: TensorDict) -> Optional[_Found]:
     finally:
         for hook in hooks:
             hook.remove()
+        for module in roles:
+            module.train()
     return found[0] if found else None
 
 

@@ -108,3 +108,14 @@ def test_other_errors_stay_what_they_are(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(Model.by_name("syntactic_then_semantic"), "forward", forward)
     with pytest.raises(ValueError, match="^something else$"):
         train_model(Params(configuration(write_corpus(tmp_path / "corpus.conllu"))), tmp_path / "run")
+
+
+def test_the_batch_is_looked_into_without_the_other_workers(tmp_path: Path, monkeypatch):
+    """They do not run it again, and whoever asked them for what they saw would wait for ever."""
+    exchanges = []
+    monkeypatch.setattr("spigot_allennlp.modules.deterministic_roles.is_distributed", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda *args, **kwargs: exchanges.append(args))
+    message = train(tmp_path, {"module": GRAPH, "value": math.nan}, {"deterministic_roles": "observed"})
+    assert f"the output of {GRAPH}" in message
+    # One in each of the two batches.
+    assert len(exchanges) == 2
