@@ -42,6 +42,9 @@ def _from_archives(config: dict, prefix: str = "") -> Iterator[Tuple[str, dict]]
 
 
 def _kept(archive_file: str, copy: str) -> str:
+    if os.path.dirname(os.path.abspath(archive_file)) == os.path.dirname(os.path.abspath(copy)):
+        # Kept by the model that this one is a part of.
+        return archive_file
     if not os.path.exists(copy):
         original = cached_path(archive_file)
         if os.path.isdir(original):

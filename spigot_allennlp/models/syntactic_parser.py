@@ -11,6 +11,7 @@ from allennlp.nn import InitializerApplicator
 
 from spigot_allennlp.functional.trees import heads_from_arcs
 from spigot_allennlp.metrics import TreeScores
+from spigot_allennlp.models.kept_archives import KeepsArchives
 from spigot_allennlp.models.vocabularies import check_vocabulary
 from spigot_allennlp.modules import ArcPruner, ArcScorer, BiaffineArcScorer, ParserHead, TextEncoder, TreeLoss
 from spigot_allennlp.modules.root import with_root
@@ -28,7 +29,7 @@ class ParserState(NamedTuple):
 
 
 @Model.register("syntactic_parser")
-class SyntacticParser(Model):
+class SyntacticParser(KeepsArchives):
     """
     A graph-based dependency parser (Dozat and Manning 2017): by itself, or as the syntactic part of
     `syntactic_then_semantic`, trained there or loaded with AllenNLP's `from_archive`.

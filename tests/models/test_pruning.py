@@ -1,6 +1,8 @@
 """Arcs that a first-order model, trained before, finds improbable."""
 
+import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any, Dict
 
@@ -147,6 +149,25 @@ def test_syntactic_parser(archives, corpus, tmp_path):
     assert 0 < metrics["validation__pruning_recall"] <= 1 and 0 < metrics["training__pruning_density"] < 1
     (first, *_) = load_archive(tmp_path / "model.tar.gz").model.eval().forward_on_instances(read(corpus))
     assert first["heads"].count(0) == 1
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_archive_without_that_of_the_pruner(archives, corpus, alone, tmp_path):
+    original = shutil.copyfile(archives["trees"], tmp_path / "original.tar.gz")
+    model = parser_keys(pruner=pruner(original))
+    config = configuration(corpus, syntactic_parser=copy.deepcopy(model), trainer={"num_epochs": 1})
+    name = "syntactic_parser.pruner.model.tar.gz"
+    if alone:
+        config["model"], name = model, "pruner.model.tar.gz"
+    trained = train_model(Params({**config, "include_in_archive": [name]}), str(tmp_path / "run"))
+    # One copy, under the name that the whole model's config gives it.
+    assert {path.name for path in (tmp_path / "run").glob("*.tar.gz")} == {"model.tar.gz", name}
+    original.unlink()
+    shutil.move(tmp_path / "run" / "model.tar.gz", tmp_path / "moved.tar.gz")
+    shutil.rmtree(tmp_path / "run")
+    found = load_archive(tmp_path / "moved.tar.gz").model.eval().forward_on_instances(read(corpus))
+    expected = trained.eval().forward_on_instances(read(corpus))
+    assert [sentence["heads"] for sentence in found] == [sentence["heads"] for sentence in expected]
 
 
 @pytest.mark.parametrize(
