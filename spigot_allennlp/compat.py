@@ -14,13 +14,14 @@ import os
 import uuid
 import warnings
 from types import SimpleNamespace
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Tuple, Type, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple, Type, Union
 from unittest import mock
 
 import numpy as np
 import torch
 from allennlp.commands import build_vocab, diff, predict
 from allennlp.common import Params, Tqdm, cached_transformers, file_utils
+from allennlp.common import util as common_util
 from allennlp.common.checks import ConfigurationError
 from allennlp.data.data_loaders import multiprocess_data_loader
 from allennlp.nn.parallel import ddp_accelerator
@@ -61,6 +62,7 @@ def apply() -> None:
         replace(multiprocess_data_loader.MultiProcessDataLoader, name, _lock_of_the_same_context)
     replace(Checkpointer, "save_checkpoint", _whole_checkpoints)
     replace(Params, "to_file", _whole_config)
+    replace(common_util, "dump_metrics", _whole_metrics)
     replace(MovingAverage, "load_state_dict", _averages_of_the_model)
     _expect_unused_parameters()
     replace(WandBCallback, "on_start", _run_id_without_wandb)
@@ -214,6 +216,19 @@ def _whole_config(original: Callable) -> Callable:
         os.replace(f"{params_file}.part", params_file)
 
     return to_file
+
+
+def _whole_metrics(original: Callable) -> Callable:
+    """
+    Nor may a run that is killed while it writes the metrics of an epoch leave a file that nobody can read.
+    """
+
+    def dump_metrics(file_path: Optional[str], metrics: Dict[str, Any], log: bool = False) -> None:
+        original(file_path and f"{file_path}.part", metrics, log)
+        if file_path:
+            os.replace(f"{file_path}.part", file_path)
+
+    return dump_metrics
 
 
 def _averages_of_the_model(original: Callable) -> Callable:

@@ -19,6 +19,7 @@ import torch
 from allennlp.commands import predict
 from allennlp.commands.train import train_model
 from allennlp.common import Params, Registrable
+from allennlp.common import util as common_util
 from allennlp.common.checks import ConfigurationError
 from allennlp.common.file_utils import TensorCache
 from allennlp.data import Vocabulary
@@ -209,6 +210,16 @@ def test_a_kill_while_the_config_is_written_leaves_none(tmp_path: Path):
     assert not (tmp_path / "config.json").exists()
     Params({"a": 1}).to_file(str(tmp_path / "config.json"))
     assert Params.from_file(tmp_path / "config.json").as_dict() == {"a": 1}
+
+
+def test_a_kill_while_metrics_are_written_leaves_none(tmp_path: Path):
+    path = tmp_path / "metrics_epoch_0.json"
+    with mock.patch("json.dumps", return_value=mock.Mock()), pytest.raises(TypeError):
+        common_util.dump_metrics(str(path), {"loss": 1.0})
+    assert not path.exists()
+    common_util.dump_metrics(str(path), {"loss": 1.0})
+    assert json.loads(path.read_text()) == {"loss": 1.0} and list(tmp_path.iterdir()) == [path]
+    common_util.dump_metrics(None, {"loss": 1.0}, log=True)
 
 
 def test_a_recovered_moving_average_is_that_of_the_model():

@@ -24,6 +24,7 @@ from spigot_allennlp.commands.study import child
 from spigot_allennlp.commands.study.command import study
 from spigot_allennlp.commands.study.design import Design, design, read_description
 from spigot_allennlp.commands.study.executors import Executor, Job
+from spigot_allennlp.commands.study.report import read_result
 from spigot_allennlp.commands.study.run_folder import read_state
 from tests.commands.test_allennlp_commands import command
 from tests.conftest import PROJECT_ROOT
@@ -273,6 +274,27 @@ class TestFaults:
         assert "metrics_epoch_0.json" in unchanged and "metrics_epoch_1.json" not in unchanged
         assert without_times(rows(killed)) == without_times(rows(whole))
         assert (killed / "summary.md").read_text() == (whole / "summary.md").read_text()
+
+    def test_damaged_metrics(self, tmp_path, monkeypatch):
+        """Of an interrupted run, whose table is the same in the end."""
+        whole, damaged = tmp_path / "whole", tmp_path / "damaged"
+        design_ = plan(estimators=["spigot"], seeds=[1])
+        assert study(design_, whole, executor="forked") == []
+        folder = damaged / "runs" / design_.runs[0].folder
+        process = os.fork()
+        if not process:  # pragma: no cover
+            os.environ[KILL] = f"{folder.name} 2"
+            study(design_, damaged, workers=1, executor="forked")
+            os._exit(0)
+        os.waitpid(process, 0)
+        # As a power failure may leave the file of an epoch that has a checkpoint.
+        path = folder / "training" / "metrics_epoch_0.json"
+        with FileLock(str(folder / ".lock"), timeout=20):
+            path.write_text(path.read_text()[:20])
+        assert read_result(design_.runs[0], folder).epochs[0]["epoch"] == 1
+        assert study(design_, damaged, executor="forked") == []
+        assert read_state(folder) == {"first_epochs": [0], "finished": True}
+        assert without_times(rows(damaged)) == without_times(rows(whole))
 
     def test_a_run_that_fails(self, tmp_path, capsys):
         """The others are trained; it is named, with the end of its log, and can be tried again."""

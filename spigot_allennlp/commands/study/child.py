@@ -16,7 +16,7 @@ from allennlp.common.plugins import import_plugins
 from allennlp.common.util import import_module_and_submodules
 from filelock import FileLock
 
-from spigot_allennlp.commands.study.run_folder import read_state, write_state
+from spigot_allennlp.commands.study.run_folder import read_epochs, read_state, write_state
 
 # How long to wait for the process that trained this run before, which may be dying.
 _LOCK_TIMEOUT = 30
@@ -42,6 +42,9 @@ def main(folder: Path, parent: int, packages: List[str]) -> None:
         training = folder / "training"
         checkpoints = [re.match(r"model_state_e(\d+)_b\d+", path.name) for path in training.glob("model_state_e*.th")]
         epochs = [int(checkpoint[1]) for checkpoint in checkpoints if checkpoint]
+        if epochs and not read_epochs(folder).keys() >= set(range(max(epochs))):
+            # What cannot be read is trained again.
+            epochs = []
         # Without a checkpoint there is nothing to recover, and what an interrupted run has left is in the way.
         first_epochs = [*read_state(folder)["first_epochs"], max(epochs)] if epochs else [0]
         write_state(folder, first_epochs, finished=False)

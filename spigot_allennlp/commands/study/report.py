@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from spigot_allennlp.commands.study.design import Design, Run
-from spigot_allennlp.commands.study.run_folder import read_state, write_whole
+from spigot_allennlp.commands.study.run_folder import read_epochs, read_state, write_whole
 from spigot_allennlp.commands.study.validation_metric import ValidationMetric
 
 # Of the machine and the moment, not of the run; times are given by epoch.
@@ -65,16 +65,15 @@ def read_result(run: Run, folder: Path) -> Result:
     """
     state = read_state(folder)
     training = folder / "training"
-    records = [json.loads(path.read_text()) for path in training.glob("metrics_epoch_*.json")]
     epochs = []
     before = 0.0
-    for record in sorted(records, key=lambda record: record["epoch"]):
+    for epoch, record in read_epochs(folder).items():
         # Counted from where training was begun or resumed.
         duration = _seconds(record["training_duration"])
-        seconds = duration if record["epoch"] in state["first_epochs"] else duration - before
+        seconds = duration if epoch in state["first_epochs"] else duration - before
         before = duration
         metrics = {key: value for key, value in record.items() if key.startswith(("training_", "validation_"))}
-        epochs.append({"epoch": record["epoch"], "epoch_seconds": round(seconds, 3), **_kept(metrics)})
+        epochs.append({"epoch": epoch, "epoch_seconds": round(seconds, 3), **_kept(metrics)})
     final: Dict[str, Any] = {}
     if state["finished"]:
         metrics = json.loads((training / "metrics.json").read_text())

@@ -19,6 +19,18 @@ def read_state(folder: Path) -> Dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {"first_epochs": [], "finished": False}
 
 
+def read_epochs(folder: Path) -> Dict[int, Dict[str, Any]]:
+    """The metrics of each epoch, but for those whose file an interruption has left damaged."""
+    epochs = {}
+    for path in (folder / "training").glob("metrics_epoch_*.json"):
+        try:
+            metrics = json.loads(path.read_text())
+        except ValueError:
+            continue
+        epochs[metrics["epoch"]] = metrics
+    return dict(sorted(epochs.items()))
+
+
 def write_state(folder: Path, first_epochs: Any, finished: bool) -> None:
     write_whole(folder / "state.json", json.dumps({"first_epochs": first_epochs, "finished": finished}))
 
