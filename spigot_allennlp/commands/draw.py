@@ -8,6 +8,7 @@ from allennlp.common import Params, Tqdm
 from allennlp.common.checks import ConfigurationError
 from allennlp.data import DatasetReader
 
+from spigot_allennlp.commands.errors import as_messages
 from spigot_allennlp.visualization import (
     Analysis,
     analysis_from_instance,
@@ -56,6 +57,7 @@ class Draw(Subcommand):
         return subparser
 
 
+@as_messages()
 def _draw_from_args(args: argparse.Namespace) -> None:
     draw(args.predictions, args.output, args.gold, args.gold_reader)
 

@@ -11,6 +11,7 @@ from allennlp.data.fields import TextField
 from allennlp.models import load_archive
 from allennlp.predictors import Predictor
 
+from spigot_allennlp.commands.errors import as_messages
 from spigot_allennlp.version import VERSION
 from spigot_allennlp.visualization import Pair, analysis_from_instance, analysis_from_output, report
 
@@ -46,6 +47,7 @@ class Report(Subcommand):
         return subparser
 
 
+@as_messages()
 def _report_from_args(args: argparse.Namespace) -> None:
     write_report(
         args.archive_file,

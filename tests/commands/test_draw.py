@@ -229,3 +229,9 @@ class TestRefused:
 
     def test_a_reader_of_nothing(self, tmp_path):
         assert "--gold, which is not given" in self.refused(tmp_path, None, '{"type": "sdp"}')
+
+
+def test_a_message_instead_of_a_traceback(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["allennlp", "draw", "missing.jsonl", "-o", str(tmp_path / "page.html")])
+    with pytest.raises(SystemExit, match=r"^error: missing\.jsonl: there is no such file"):
+        main()

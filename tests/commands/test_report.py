@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
+from allennlp.commands import main
 from allennlp.commands.train import train_model
 from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
@@ -181,3 +182,10 @@ def test_damaged_data(tmp_path):
     with pytest.raises(ConfigurationError, match=r"bad\.conllu:1: found 3 columns"):
         write_report(str(PARSER), str(tmp_path / "bad.conllu"), str(tmp_path / "report.html"))
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_message_instead_of_a_traceback(gold, tmp_path, monkeypatch):
+    arguments = ["report", str(PARSER), str(gold), "-o", str(tmp_path / "report.html"), "--num-worst", "-1"]
+    monkeypatch.setattr(sys, "argv", ["allennlp", *arguments])
+    with pytest.raises(SystemExit, match="^error: --num-worst is -1; valid: 0 or more"):
+        main()

@@ -22,6 +22,7 @@ from allennlp.common.util import SigTermReceived
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from spigot_allennlp.commands.errors import as_messages
 from spigot_allennlp.commands.study.design import Design, Run, design, read_description
 from spigot_allennlp.commands.study.executors import Executor, Job
 from spigot_allennlp.commands.study.figures import draw_figures
@@ -118,6 +119,7 @@ def _number(text: str) -> Union[int, float]:
     return int(value) if value.is_integer() else value
 
 
+@as_messages()
 def study_from_args(args: argparse.Namespace) -> None:
     """
     # Errors
@@ -138,8 +140,6 @@ def study_from_args(args: argparse.Namespace) -> None:
             latent_metric=args.latent_metric,
             downstream_metric=args.downstream_metric,
         )
-    except ConfigurationError as error:
-        sys.exit(f"error: {error}")
     except (KeyboardInterrupt, SigTermReceived):
         sys.exit("interrupted; the same command goes on from here")
     if failed:
