@@ -63,7 +63,7 @@ class SemanticThenSentiment(KeepsArchives):
         Of the labels' embeddings.
     dropout : `float`, optional (default = `0.5`)
         Before and behind the encoder.
-    word_dropout : `float`, optional (default = `0.2`)
+    vector_dropout : `float`, optional (default = `0.2`)
         Of the words' vectors, and behind the layer of ReLU.
     initializer : `InitializerApplicator`, optional
 
@@ -89,7 +89,7 @@ class SemanticThenSentiment(KeepsArchives):
         hidden_dim: int = 100,
         label_dim: int = 50,
         dropout: float = 0.5,
-        word_dropout: float = 0.2,
+        vector_dropout: float = 0.2,
         initializer: InitializerApplicator = InitializerApplicator(),
         **kwargs,
     ) -> None:
@@ -127,9 +127,9 @@ class SemanticThenSentiment(KeepsArchives):
         if graph == "none":
             # Not in use; distributed training would wait for its gradient.
             self.composer.of_heads.requires_grad_(False)
-        self.word_dropout = torch.nn.Dropout(word_dropout)
+        self.vector_dropout = torch.nn.Dropout(vector_dropout)
         activations = [Activation.by_name("relu")(), Activation.by_name("linear")()]
-        self.classifier = FeedForward(hidden_dim, 2, [hidden_dim, num_labels], activations, [word_dropout, 0.0])
+        self.classifier = FeedForward(hidden_dim, 2, [hidden_dim, num_labels], activations, [vector_dropout, 0.0])
         self._accuracy = Accuracy()
         self._parser_steps = False
         initializer(self)
@@ -173,7 +173,8 @@ class SemanticThenSentiment(KeepsArchives):
             `logits` and `probabilities`, `(batch, labels)`; with a graph, `graph` (what was conditioned on), `(batch,
             1 + words, 1 + words)`, with labelled arcs `(batch, 1 + words, 1 + words, arc labels)`; `loss` with labels.
             Made human readable: `words`, `label`, `probabilities` by label, and with a graph `arcs`, each with
-            dependent, head and, if it has one, label; words count from 1. Of a batch of graphs or trees, `loss` only.
+            dependent, head and, if it has one, label; words count from 1. Of a batch of graphs or trees, `loss` in
+            training, else what the parser returns.
         """
         if arc_tags is not None or head_indices is not None:
             return self._parser_step(tokens, metadata, head_indices, head_tags, arc_tags, tops)
@@ -211,7 +212,7 @@ class SemanticThenSentiment(KeepsArchives):
             raise ConfigurationError(f"a batch has gold graphs or trees, but {reason}: no parser is there to learn")
         self._parser_steps = True
         output = self.semantic_parser(tokens, metadata, *gold)
-        return {"loss": output["loss"], "metadata": metadata}
+        return {"loss": output["loss"], "metadata": metadata} if self.training else output
 
     def _scores(self, parser_tokens: Optional[TextFieldTensors], mask: torch.Tensor) -> torch.Tensor:
         """The scores of the structure's parts."""
@@ -237,13 +238,15 @@ class SemanticThenSentiment(KeepsArchives):
         `logits`, given a graph; with labels `instance_loss`, `(batch,)`.
         """
         words = torch.relu(self.composer.own(states)) if graph is None else self.composer(states, graph[:, 1:, 1:])
-        total = self.word_dropout(words).masked_fill(~mask.unsqueeze(-1), 0.0).sum(1)
+        total = self.vector_dropout(words).masked_fill(~mask.unsqueeze(-1), 0.0).sum(1)
         outputs = {"logits": self.classifier(total)}
         if label is not None:
             outputs["instance_loss"] = torch.nn.functional.cross_entropy(outputs["logits"], label, reduction="none")
         return outputs
 
     def make_output_human_readable(self, output_dict: Dict[str, Any]) -> Dict[str, Any]:
+        if "probabilities" not in output_dict:
+            return self.semantic_parser.make_output_human_readable(output_dict)
         names = self.vocab.get_index_to_token_vocabulary("labels")
         probabilities = output_dict["probabilities"]
         # The loss is that of a batch: it says nothing about a sentence.

@@ -98,7 +98,7 @@ class TestConfigs(ModelTestCase):
         assert sizes["text_encoder.encoder._module.weight_ih_l0"] == (4 * 150, 300 + 50 + 50)
         assert "text_encoder.encoder._module.weight_ih_l1" not in sizes
         assert sizes["composer.own.weight"] == (100, 300) and sizes["classifier._linear_layers.0.weight"] == (100, 100)
-        assert model.text_encoder.dropout.p == 0.5 and model.word_dropout.p == 0.2
+        assert model.text_encoder.dropout.p == 0.5 and model.vector_dropout.p == 0.2
         assert model.estimator.max_gradient_norm == 5 / 32
 
 
@@ -240,6 +240,11 @@ class TestTraining:
         metrics = built.model.get_metrics(reset=True)
         assert metrics["_parser_labeled_f1"] > 0.5
 
+    def test_a_batch_of_graphs_is_predicted_by_the_parser(self, parser):
+        built = Built()
+        found, expected = (model.make_output_human_readable(model(**built.graphs())) for model in (built.model, parser))
+        assert found == expected and any(found["arcs"])
+
     def test_both_corpora_and_without_the_parsers_archive(self, corpus, tmp_path):
         """As `allennlp train` does; the model's archive is complete in itself."""
         archive = tmp_path / "parser.tar.gz"
@@ -251,7 +256,7 @@ class TestTraining:
             config {{
               train_data_path+: {{ sentiment: '{corpus}' }}, validation_data_path: '{corpus}',
               vocabulary+: {{ directory: '{archive}' }},
-              model+: {{ semantic_parser+: {{ archive_file: '{archive}' }}, dropout: 0.0, word_dropout: 0.0 }},
+              model+: {{ semantic_parser+: {{ archive_file: '{archive}' }}, dropout: 0.0, vector_dropout: 0.0 }},
               trainer+: {{ optimizer+: {{ lr: 0.01 }}, num_epochs: 6, cuda_device: -1 }},
             }}
             """

@@ -59,7 +59,7 @@ local parsing = import '../syntactic_then_semantic/data.libsonnet';
       },
     },
     encoder: {
-      type: 'lstm',
+      type: 'padded_lstm',
       input_size: word_dim + 2 * feature_dim,
       hidden_size: hidden_size,
       bidirectional: true,
@@ -67,7 +67,7 @@ local parsing = import '../syntactic_then_semantic/data.libsonnet';
     structure: { type: 'labeled_arc_graph', projection: 'sequential' },
     hidden_dim: 100,
     dropout: 0.5,
-    word_dropout: 0.2,
+    vector_dropout: 0.2,
   },
 
   trainer: {
