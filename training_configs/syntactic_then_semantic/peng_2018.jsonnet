@@ -24,7 +24,7 @@ local encoder = {
     },
   },
   encoder: {
-    type: 'lstm',
+    type: 'padded_lstm',
     input_size: word_dim + 50 + 50,
     hidden_size: hidden_size,
     num_layers: 2,
@@ -64,6 +64,8 @@ local arc_scorer = { type: 'mlp', hidden_dim: mlp_dim, num_layers: 2 };
     // Optional, as both parsers can be pruned by first-order ones, trained before:
     //   syntactic_parser+: { pruner: { model: { type: 'from_archive', archive_file: ... }, threshold: 1e-4 } },
     //   graph_pruner: { model: { type: 'from_archive', archive_file: ... }, threshold: 1e-4 },
+    // and, beside the model, so that its archive needs no other:
+    //   include_in_archive: ['syntactic_parser.pruner.model.tar.gz', 'graph_pruner.model.tar.gz'],
   },
 
   trainer+: {
