@@ -1,5 +1,6 @@
 """Every config in `training_configs/` loads, builds and trains, with nothing but the package and its fixtures."""
 
+import copy
 import inspect
 import json
 from pathlib import Path
@@ -88,7 +89,7 @@ def test_config(name: str, tmp_path: Path):
 
 
 def read(reader: Dict[str, Any], path: str) -> List[Instance]:
-    return list(DatasetReader.from_params(Params({**reader, "max_instances": 30})).read(path))[:30]
+    return list(DatasetReader.from_params(Params({**copy.deepcopy(reader), "max_instances": 30})).read(path))[:30]
 
 
 class Instances(DatasetReader):
