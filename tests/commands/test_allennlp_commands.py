@@ -67,6 +67,8 @@ def run(data: Dict[str, Path], tmp_path_factory) -> Dict[str, Any]:
             "trainer.learning_rate_scheduler": {"type": "cosine", "t_initial": 10},
             "model.syntactic_loss_weight": {"type": "linear", "start": 1.0, "end": 0.0, "num_steps": 1000},
             "data_loader.batch_sampler.batch_size": 8,
+            # One batch: the loss is a mean of the batches', and batches of about equal length are drawn with noise.
+            "validation_data_loader": {"batch_size": 10},
         }
     )
     train = ["train", CONFIGS / "spigot.jsonnet", "-s", "run", "-o", options]
