@@ -50,9 +50,7 @@ def test_a_bare_string_is_the_type_with_its_defaults(name):
 def test_every_registered_estimator_is_tested_here():
     # (Other tests in this process may register estimators of their own.)
     ours = {
-        name
-        for name in Estimator.list_available()
-        if Estimator.by_name(name).__module__.startswith("spigot_allennlp.")
+        name for name in Estimator.list_available() if Estimator.by_name(name).__module__.startswith("spigot_allennlp.")
     }
     assert ours == set(NAMES)
 
