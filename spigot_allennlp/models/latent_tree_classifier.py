@@ -11,6 +11,7 @@ from allennlp.nn import Activation, InitializerApplicator
 from spigot_allennlp.estimators import Estimator, Pipeline
 from spigot_allennlp.functional.trees import heads_from_arcs
 from spigot_allennlp.metrics import Accuracy, EstimatorDiagnostics, TreeScores
+from spigot_allennlp.models.classes import readable_classes
 from spigot_allennlp.models.syntactic_parser import readable_trees
 from spigot_allennlp.modules import ArcScorer, AttentionPooling, MlpArcScorer, TextEncoder
 from spigot_allennlp.structures import LatentStructure, ProjectiveTree
@@ -174,16 +175,10 @@ class LatentTreeClassifier(Model):
 
     def make_output_human_readable(self, output_dict: Dict[str, Any]) -> Dict[str, Any]:
         words = [entry["words"] for entry in output_dict["metadata"]]
-        names = self.vocab.get_index_to_token_vocabulary("labels")
-        probabilities = output_dict["probabilities"]
         # The loss is that of a batch: it says nothing about a sentence.
         readable: Dict[str, Any] = {
             "words": words,
-            "label": [names[index] for index in probabilities.argmax(-1).tolist()],
-            "probabilities": [
-                {names[index]: round(probability, 4) for index, probability in enumerate(row)}
-                for row in probabilities.tolist()
-            ],
+            **readable_classes(output_dict["probabilities"], self.vocab),
         }
         if "heads" in output_dict:
             readable.update(readable_trees(output_dict["heads"], None, words, self.vocab, ""))

@@ -12,6 +12,7 @@ from allennlp.nn.util import get_text_field_mask, masked_softmax
 from spigot_allennlp.estimators import Estimator, Pipeline
 from spigot_allennlp.functional.trees import heads_from_arcs
 from spigot_allennlp.metrics import Accuracy, EstimatorDiagnostics, TreeScores
+from spigot_allennlp.models.classes import readable_classes
 from spigot_allennlp.models.syntactic_parser import readable_trees
 from spigot_allennlp.modules import ArcScorer, MlpArcScorer, RootSentinel
 from spigot_allennlp.modules.root import mask_with_root
@@ -221,17 +222,11 @@ class LatentTreeEntailment(Model):
         return outputs
 
     def make_output_human_readable(self, output_dict: Dict[str, Any]) -> Dict[str, Any]:
-        names = self.vocab.get_index_to_token_vocabulary("labels")
-        probabilities = output_dict["probabilities"]
         # The loss is that of a batch: it says nothing about a pair.
         readable: Dict[str, Any] = {
             name: [entry[name] for entry in output_dict["metadata"]] for name in ("premise_words", "hypothesis_words")
         }
-        readable["label"] = [names[index] for index in probabilities.argmax(-1).tolist()]
-        readable["probabilities"] = [
-            {names[index]: round(probability, 4) for index, probability in enumerate(row)}
-            for row in probabilities.tolist()
-        ]
+        readable.update(readable_classes(output_dict["probabilities"], self.vocab))
         if "heads" in output_dict:
             for number, sentence in enumerate(("premise", "hypothesis")):
                 words = readable[f"{sentence}_words"]

@@ -11,6 +11,7 @@ from allennlp.nn import Activation, InitializerApplicator
 from spigot_allennlp.estimators import Estimator
 from spigot_allennlp.metrics import Accuracy, EstimatorDiagnostics
 from spigot_allennlp.metrics.masked_mean import MaskedMean
+from spigot_allennlp.models.classes import readable_classes
 from spigot_allennlp.models.kept_archives import KeepsArchives
 from spigot_allennlp.models.syntactic_then_semantic import SyntacticThenSemantic
 from spigot_allennlp.models.vocabularies import check_vocabulary
@@ -247,16 +248,10 @@ class SemanticThenSentiment(KeepsArchives):
     def make_output_human_readable(self, output_dict: Dict[str, Any]) -> Dict[str, Any]:
         if "probabilities" not in output_dict:
             return self.semantic_parser.make_output_human_readable(output_dict)
-        names = self.vocab.get_index_to_token_vocabulary("labels")
-        probabilities = output_dict["probabilities"]
         # The loss is that of a batch: it says nothing about a sentence.
         readable: Dict[str, Any] = {
             "words": [entry["words"] for entry in output_dict["metadata"]],
-            "label": [names[index] for index in probabilities.argmax(-1).tolist()],
-            "probabilities": [
-                {names[index]: round(probability, 4) for index, probability in enumerate(row)}
-                for row in probabilities.tolist()
-            ],
+            **readable_classes(output_dict["probabilities"], self.vocab),
         }
         if "graph" in output_dict:
             readable["arcs"] = self._readable_arcs(output_dict["graph"])
