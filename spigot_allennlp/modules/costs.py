@@ -23,15 +23,15 @@ class Costs:
         self.false_positive = nonnegative("false_positive_cost", false_positive)
         self.false_negative = nonnegative("false_negative_cost", false_negative)
 
-    def of_parts(self, gold: torch.Tensor) -> torch.Tensor:
+    def augment(self, scores: torch.Tensor, gold: torch.Tensor) -> torch.Tensor:
         """
-        What each part of `z` adds to `cost(z, gold)`: decoding with it added to the scores is cost-augmented.
+        `scores`, and what each part of `z` adds to `cost(z, gold)`: decoding with them is cost-augmented.
         """
-        return torch.where(gold, -self.false_negative, self.false_positive)
+        return torch.where(gold, scores - self.false_negative, scores + self.false_positive)
 
     def between(self, parts: torch.Tensor, gold: torch.Tensor) -> torch.Tensor:
         """
-        `cost(parts, gold)`, `(batch,)`, of boolean tensors `(batch, ...)`.
+        `cost(parts, gold)`, `(batch,)`, of boolean tensors `(batch, ...)`; in double precision.
         """
-        too_many, too_few = ((x & ~y).flatten(1).sum(-1) for x, y in ((parts, gold), (gold, parts)))
+        too_many, too_few = ((x & ~y).flatten(1).sum(-1).double() for x, y in ((parts, gold), (gold, parts)))
         return self.false_positive * too_many + self.false_negative * too_few

@@ -160,8 +160,7 @@ class HingeGraphLoss(GraphLoss):
         gold_parts = label.unsqueeze(-1) == labels
         # Of an unknown label nothing is learned: the arc has the one that the model holds best, or none.
         labeled = labeled.masked_fill(unknown.unsqueeze(-1) & ~gold_parts, -torch.inf)
-        fixed = labeled.detach()
-        augmented = fixed + self.costs.of_parts(gold_parts).to(fixed.dtype)
+        augmented = self.costs.augment(labeled.detach(), gold_parts)
         predicates = scores.predicates
         best = best_graph(augmented, None if predicates is None else predicates.detach(), deterministic)
         best_parts = best.labels.unsqueeze(-1) == labels

@@ -82,7 +82,7 @@ class HingeTreeLoss(TreeLoss):
         counted = known & legal_arcs(mask)
         scores = scores.masked_fill(~counted, 0.0)
         gold = arcs_from_heads(gold_heads) > 0
-        augmented = scores.detach() + self.costs.of_parts(gold).masked_fill(~counted, 0.0).to(scores.dtype)
+        augmented = self.costs.augment(scores.detach(), gold).masked_fill(~counted, 0.0)
         best = (structure.argmax(augmented, mask) > 0) & known
         # Arcs of both trees cancel exactly.
         margin = torch.where(best & ~gold, scores, 0.0) - torch.where(gold & ~best, scores, 0.0)

@@ -151,6 +151,17 @@ class TestGraphLoss:
                 torch.testing.assert_close(mine[:, 1:], theirs[:, 1:])
         assert positive
 
+    def test_costs_in_double_precision(self):
+        """Of one arc too many, and of a word whose head is another one."""
+        gold = torch.full((1, 2, 2), -1)
+        scores = random_scores(2, 1, False)
+        arcs = torch.where(scores.possible, -0.25, 0.0).double()
+        assert HingeGraphLoss(0.3, 0.7)(scores._replace(arcs=arcs, labels=arcs.unsqueeze(-1)), gold, None).tolist() == [
+            0.3 - 0.25
+        ]
+        tree = torch.zeros(1, 4, 4, dtype=torch.double)
+        assert HingeTreeLoss(0.3, 0.0)(tree, MASK[:1], GOLD_HEADS[:1], ProjectiveTree()).item() == 3 * 0.3
+
     def test_0_beyond_the_margin(self):
         gold = torch.tensor([[[-1, -1, -1], [0, -1, 3], [-1, 2, -1]]])
         possible = legal_arcs(torch.ones(1, 3, dtype=torch.bool))
