@@ -6,9 +6,10 @@ from allennlp.data import Vocabulary
 from allennlp.models import Model
 from allennlp.nn import InitializerApplicator
 
-from spigot_allennlp.estimators import Estimator, Pipeline
+from spigot_allennlp.estimators import Estimator
 from spigot_allennlp.estimators.estimator import at_least_one, one_of
-from spigot_allennlp.metrics import Accuracy, EstimatorDiagnostics, VMeasure
+from spigot_allennlp.metrics import VMeasure
+from spigot_allennlp.models.classifier import LatentStructureClassifier
 from spigot_allennlp.structures import Categorical, LatentStructure
 from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
@@ -16,7 +17,7 @@ _CLUSTER = ("predicted", "gold", "none")
 
 
 @Model.register("latent_cluster_classifier")
-class LatentClusterClassifier(Model):
+class LatentClusterClassifier(LatentStructureClassifier):
     """
     Classifies a vector by way of a latent cluster (Mihaylova et al. 2020, section 5.1): a linear layer scores the
     clusters, and each cluster has a linear classifier of its own, of which the latent value `z` chooses one (or mixes
@@ -66,17 +67,11 @@ class LatentClusterClassifier(Model):
             self.decoder = torch.nn.Bilinear(num_clusters, num_features, num_labels)
         if cluster == "predicted":
             self.scorer = torch.nn.Linear(num_features, num_clusters)
-            self.structure = structure or Categorical()
-            if not isinstance(self.structure, Categorical):
-                raise ConfigurationError(f"structure is a {type(self.structure).__name__}; valid: 'categorical'")
-            self.estimator = estimator or Estimator.by_name(Estimator.default_implementation)()
-            self.estimator.check(self.structure)
+            structure = structure or Categorical()
+            if not isinstance(structure, Categorical):
+                raise ConfigurationError(f"structure is a {type(structure).__name__}; valid: 'categorical'")
+            self._set_latent(structure, estimator, self.scorer)
             self._v_measure = VMeasure()
-            self._diagnostics = EstimatorDiagnostics(self.estimator.diagnostics)
-            if isinstance(self.estimator, Pipeline):
-                # Nothing reaches it; distributed training would wait for its gradient.
-                self.scorer.requires_grad_(False)
-        self._accuracy = Accuracy()
         initializer(self)
 
     def forward(
@@ -103,13 +98,9 @@ class LatentClusterClassifier(Model):
             raise ConfigurationError(
                 f"features have shape {tuple(features.shape)}; valid: (batch, {self.num_features}), from num_features"
             )
-        if self.training and label is None:
-            raise ConfigurationError("a training batch has no labels")
-
         latent: Dict[str, torch.Tensor] = {}
         if self.cluster == "none":
             outputs = self._with_loss(self.decoder(features), label)
-            instance_loss = outputs.get("instance_loss")
         else:
             # The bilinear form of `self.decoder`, of which the larger part does not depend on z and is computed once,
             # not in every run that an estimator asks for.
@@ -122,28 +113,14 @@ class LatentClusterClassifier(Model):
 
             if self.cluster == "gold":
                 outputs = downstream(self._gold_value(cluster, features))
-                instance_loss = outputs.get("instance_loss")
             else:
                 scores = self.scorer(features)
-                estimate = self.estimator(scores, None, self.structure, downstream)
-                outputs, instance_loss = estimate.outputs, estimate.instance_loss
+                value, outputs = self._estimate(scores, None, downstream)
                 predicted = scores.detach().argmax(-1)
-                latent = {"cluster_scores": scores, "cluster_value": estimate.structure, "cluster": predicted}
-                self._diagnostics(estimate.diagnostics)
+                latent = {"cluster_scores": scores, "cluster_value": value, "cluster": predicted}
                 if cluster is not None:
                     self._v_measure(predicted, cluster)
-
-        output = {"logits": outputs["logits"], "probabilities": outputs["logits"].softmax(-1), **latent}
-        if label is not None:
-            self._accuracy(outputs["logits"], label)
-            output["loss"] = instance_loss.mean()
-        return output
-
-    def _with_loss(self, logits: torch.Tensor, label: Optional[torch.Tensor]) -> Dict[str, torch.Tensor]:
-        outputs = {"logits": logits}
-        if label is not None:
-            outputs["instance_loss"] = torch.nn.functional.cross_entropy(logits, label, reduction="none")
-        return outputs
+        return {**self._classified(outputs, label), **latent}
 
     def _gold_value(self, cluster: Optional[torch.Tensor], features: torch.Tensor) -> torch.Tensor:
         """`(batch, clusters)`, one-hot."""
@@ -157,7 +134,7 @@ class LatentClusterClassifier(Model):
         return torch.nn.functional.one_hot(cluster, self.num_clusters).to(features.dtype)
 
     def make_output_human_readable(self, output_dict: Dict[str, Any]) -> Dict[str, Any]:
-        # The loss is that of a batch: it says nothing about an instance.
+        # Labels, like clusters, have no names.
         readable: Dict[str, Any] = {
             "label": output_dict["probabilities"].argmax(-1).tolist(),
             "probabilities": [[round(p, 4) for p in row] for row in output_dict["probabilities"].tolist()],
@@ -168,12 +145,9 @@ class LatentClusterClassifier(Model):
 
     def get_metrics(self, reset: bool = False) -> Dict[str, float]:
         """
-        `accuracy`, and of latent clusters `v_measure`; in training also the estimator's diagnostics, kept off the
-        progress bar by their `_`.
+        As of all classifiers, and of latent clusters `v_measure`.
         """
-        metrics = {"accuracy": self._accuracy.get_metric(reset)}
+        metrics = super().get_metrics(reset)
         if self.cluster == "predicted":
             metrics["v_measure"] = self._v_measure.get_metric(reset)
-            if self.training:
-                metrics.update(self._diagnostics.get_metric(reset))
         return metrics

@@ -2,17 +2,14 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from allennlp.common import Lazy
-from allennlp.common.checks import ConfigurationError
 from allennlp.data import TextFieldTensors, Vocabulary
 from allennlp.models import Model
 from allennlp.modules import FeedForward, TextFieldEmbedder
 from allennlp.nn import Activation, InitializerApplicator
 from allennlp.nn.util import get_text_field_mask, masked_softmax
 
-from spigot_allennlp.estimators import Estimator, Pipeline
-from spigot_allennlp.functional.trees import heads_from_arcs
-from spigot_allennlp.metrics import Accuracy, EstimatorDiagnostics, TreeScores
-from spigot_allennlp.models.classes import readable_classes
+from spigot_allennlp.estimators import Estimator
+from spigot_allennlp.models.classifier import LatentTreeModel
 from spigot_allennlp.models.syntactic_parser import readable_trees
 from spigot_allennlp.modules import ArcScorer, MlpArcScorer, RootSentinel
 from spigot_allennlp.modules.root import mask_with_root
@@ -20,11 +17,9 @@ from spigot_allennlp.structures import LatentStructure, NonprojectiveTree, Produ
 from spigot_allennlp.structures.latent_structure import check_arcs
 from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
-_TREE = ("latent", "none")
-
 
 @Model.register("latent_tree_entailment")
-class LatentTreeEntailment(Model):
+class LatentTreeEntailment(LatentTreeModel):
     """
     Decomposable attention (Parikh et al. 2016) over a premise and a hypothesis, each with a latent dependency tree
     (Mihaylova et al. 2020, section 5.3). No gold trees exist: the pair's loss is all that they are learned from, and
@@ -79,31 +74,18 @@ class LatentTreeEntailment(Model):
         **kwargs,
     ) -> None:
         refuse_unknown_keys(self, kwargs)
-        super().__init__(vocab, **kwargs)
-        if tree not in _TREE:
-            raise ConfigurationError(f"tree is '{tree}'; valid: {', '.join(map(repr, _TREE))}")
-        num_labels = vocab.get_vocab_size("labels")
-        if num_labels == 0:
-            raise ConfigurationError("the vocabulary has no labels (its namespace 'labels' is empty)")
-        self.tree = tree
+        super().__init__(vocab, tree, **kwargs)
         self.text_field_embedder = text_field_embedder
         dim = text_field_embedder.get_output_dim()
-        relu, linear = Activation.by_name("relu")(), Activation.by_name("linear")()
+        relu = Activation.by_name("relu")()
         self.encode = FeedForward(dim, 2, hidden_dim, relu, dropout)
         self.compare = FeedForward(2 * dim, 2, hidden_dim, relu, dropout)
-        self.aggregate = FeedForward(2 * hidden_dim, 2, [hidden_dim, num_labels], [relu, linear], [dropout, 0.0])
+        self.aggregate = self._label_scorer(2 * hidden_dim, hidden_dim, dropout)
         if tree == "latent":
             self.root = RootSentinel(hidden_dim)
             self.arc_scorer = arc_scorer.construct(input_dim=hidden_dim)
-            self.structure = Product(check_arcs(structure or NonprojectiveTree(single_root=False)))
-            self.estimator = estimator or Estimator.by_name(Estimator.default_implementation)()
-            self.estimator.check(self.structure)
-            self._tree_scores = TreeScores()
-            self._diagnostics = EstimatorDiagnostics(self.estimator.diagnostics)
-            if isinstance(self.estimator, Pipeline):
-                # Nothing reaches it; distributed training would wait for its gradient.
-                self.arc_scorer.requires_grad_(False)
-        self._accuracy = Accuracy()
+            structure = Product(check_arcs(structure or NonprojectiveTree(single_root=False)))
+            self._set_latent(structure, estimator, self.arc_scorer)
         initializer(self)
 
     def forward(
@@ -131,8 +113,6 @@ class LatentTreeEntailment(Model):
             `label`, `probabilities` by label, and with trees `premise_heads` and `hypothesis_heads`, where words count
             from 1 and 0 is ROOT.
         """
-        if self.training and label is None:
-            raise ConfigurationError("a training batch has no labels")
         embedded, mask = self._embed(premise, hypothesis)
         encoded = self.encode(embedded)
         states: Optional[torch.Tensor] = None
@@ -147,31 +127,11 @@ class LatentTreeEntailment(Model):
             with_root = mask_with_root(mask.flatten(0, 1)).unflatten(0, mask.shape[:2])
             scores = self.arc_scorer(states).unflatten(0, mask.shape[:2])
             states = states.unflatten(0, mask.shape[:2])
-            estimate = self.estimator(scores, with_root, self.structure, downstream)
-            outputs, instance_loss = estimate.outputs, estimate.instance_loss
-            self._diagnostics(estimate.diagnostics)
-            latent["trees"] = trees = estimate.structure
-            if not self.training:
-                # Of relaxed trees, those that have most of their mass; any others are their own argmax.
-                latent["heads"] = heads_from_arcs(self.structure.argmax(trees, with_root))
-            heads = latent.get("heads", heads_from_arcs(trees.detach()))
-            self._tree_scores(heads.flatten(0, 1), None, None, None)
+            trees, outputs = self._estimate(scores, with_root, downstream)
+            latent = {"trees": trees, **self._heads(trees, with_root)}
         else:
             outputs = downstream(None)
-            instance_loss = outputs.get("instance_loss")
-
-        logits = outputs["logits"]
-        output: Dict[str, Any] = {
-            "logits": logits,
-            "probabilities": logits.softmax(-1),
-            "attention": outputs["attention"],
-            "metadata": metadata,
-            **latent,
-        }
-        if label is not None:
-            self._accuracy(logits, label)
-            output["loss"] = instance_loss.mean()
-        return output
+        return {**self._classified(outputs, label), "attention": outputs["attention"], "metadata": metadata, **latent}
 
     def _embed(self, premise: TextFieldTensors, hypothesis: TextFieldTensors) -> Tuple[torch.Tensor, torch.Tensor]:
         """
@@ -213,35 +173,16 @@ class LatentTreeEntailment(Model):
         seen = torch.matmul(attention, embedded.flip(1))
         compared = self.compare(torch.cat([embedded, seen], dim=-1))
         sums = compared.masked_fill(~mask.unsqueeze(-1), 0.0).sum(2)
-        outputs = {
-            "logits": self.aggregate(sums.flatten(1)),
-            "attention": attention,
-        }
-        if label is not None:
-            outputs["instance_loss"] = torch.nn.functional.cross_entropy(outputs["logits"], label, reduction="none")
-        return outputs
+        return {**self._with_loss(self.aggregate(sums.flatten(1)), label), "attention": attention}
 
     def make_output_human_readable(self, output_dict: Dict[str, Any]) -> Dict[str, Any]:
-        # The loss is that of a batch: it says nothing about a pair.
         readable: Dict[str, Any] = {
             name: [entry[name] for entry in output_dict["metadata"]] for name in ("premise_words", "hypothesis_words")
         }
-        readable.update(readable_classes(output_dict["probabilities"], self.vocab))
+        readable.update(super().make_output_human_readable(output_dict))
         if "heads" in output_dict:
             for number, sentence in enumerate(("premise", "hypothesis")):
                 words = readable[f"{sentence}_words"]
                 trees = readable_trees(output_dict["heads"][:, number], None, words, self.vocab, "")
                 readable[f"{sentence}_heads"] = trees["heads"]
         return readable
-
-    def get_metrics(self, reset: bool = False) -> Dict[str, float]:
-        """
-        `accuracy`, and of latent trees `tree_depth`; in training also the estimator's diagnostics, kept off the
-        progress bar by their `_`.
-        """
-        metrics = {"accuracy": self._accuracy.get_metric(reset)}
-        if self.tree == "latent":
-            metrics.update(self._tree_scores.get_metric(reset))
-            if self.training:
-                metrics.update(self._diagnostics.get_metric(reset))
-        return metrics

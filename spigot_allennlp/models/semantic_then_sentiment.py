@@ -5,13 +5,13 @@ import torch
 from allennlp.common.checks import ConfigurationError
 from allennlp.data import TextFieldTensors, Vocabulary
 from allennlp.models import Model
-from allennlp.modules import FeedForward, Seq2SeqEncoder, TextFieldEmbedder
-from allennlp.nn import Activation, InitializerApplicator
+from allennlp.modules import Seq2SeqEncoder, TextFieldEmbedder
+from allennlp.nn import InitializerApplicator
 
 from spigot_allennlp.estimators import Estimator
-from spigot_allennlp.metrics import Accuracy, EstimatorDiagnostics
-from spigot_allennlp.metrics.masked_mean import MaskedMean
-from spigot_allennlp.models.classes import readable_classes
+from spigot_allennlp.estimators.estimator import one_of
+from spigot_allennlp.metrics import MaskedMean
+from spigot_allennlp.models.classifier import LatentStructureClassifier
 from spigot_allennlp.models.kept_archives import KeepsArchives
 from spigot_allennlp.models.syntactic_then_semantic import SyntacticThenSemantic
 from spigot_allennlp.models.vocabularies import check_vocabulary
@@ -24,7 +24,7 @@ _GRAPH = ("latent", "none")
 
 
 @Model.register("semantic_then_sentiment")
-class SemanticThenSentiment(KeepsArchives):
+class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
     """
     Classifies a sentence by way of its semantic graph (Peng et al. 2018, section 4.2). A parser that was trained on
     graphs scores the arcs; the graph is latent: what of the classifier's loss reaches the scores, and through them the
@@ -96,12 +96,7 @@ class SemanticThenSentiment(KeepsArchives):
     ) -> None:
         refuse_unknown_keys(self, kwargs)
         super().__init__(vocab, **kwargs)
-        if graph not in _GRAPH:
-            raise ConfigurationError(f"graph is '{graph}'; valid: {', '.join(map(repr, _GRAPH))}")
-        num_labels = vocab.get_vocab_size("labels")
-        if num_labels == 0:
-            raise ConfigurationError("the vocabulary has no labels (its namespace 'labels' is empty)")
-        self.graph = graph
+        self.graph = one_of("graph", graph, _GRAPH)
         self.frozen_parser = frozen_parser
         self.text_encoder = TextEncoder(text_field_embedder, encoder, dropout)
         # ROOT is no word of the sentence, and nobody's head here.
@@ -111,27 +106,21 @@ class SemanticThenSentiment(KeepsArchives):
         num_arc_labels = None
         if graph == "latent":
             self.semantic_parser = _checked_parser(semantic_parser, vocab)
-            self.structure = structure or LabeledArcGraph()
-            if not isinstance(self.structure, (ArcGraph, LabeledArcGraph)):
-                raise ConfigurationError(
-                    f"structure is {self.structure._name()}; valid: 'labeled_arc_graph', 'arc_graph'"
-                )
-            if isinstance(self.structure, LabeledArcGraph):
+            structure = structure or LabeledArcGraph()
+            if not isinstance(structure, (ArcGraph, LabeledArcGraph)):
+                raise ConfigurationError(f"structure is {structure._name()}; valid: 'labeled_arc_graph', 'arc_graph'")
+            if isinstance(structure, LabeledArcGraph):
                 num_arc_labels = self.semantic_parser.graph_labeler.num_labels
-            self.estimator = estimator or Estimator.by_name(Estimator.default_implementation)()
-            self.estimator.check(self.structure)
+            self._set_latent(structure, estimator)
             if frozen_parser:
                 self.semantic_parser.requires_grad_(False)
             self._arcs_per_word = MaskedMean()
-            self._diagnostics = EstimatorDiagnostics(self.estimator.diagnostics)
         self.composer = GraphComposer(dim, hidden_dim, num_arc_labels, label_dim)
         if graph == "none":
             # Not in use; distributed training would wait for its gradient.
             self.composer.of_heads.requires_grad_(False)
         self.vector_dropout = torch.nn.Dropout(vector_dropout)
-        activations = [Activation.by_name("relu")(), Activation.by_name("linear")()]
-        self.classifier = FeedForward(hidden_dim, 2, [hidden_dim, num_labels], activations, [vector_dropout, 0.0])
-        self._accuracy = Accuracy()
+        self.classifier = self._label_scorer(hidden_dim, hidden_dim, vector_dropout)
         self._parser_steps = False
         initializer(self)
 
@@ -186,24 +175,14 @@ class SemanticThenSentiment(KeepsArchives):
         def downstream(graph: Optional[torch.Tensor]) -> Dict[str, torch.Tensor]:
             return self._downstream(states[:, 1:], mask[:, 1:], graph, label)
 
-        output: Dict[str, Any] = {"metadata": metadata}
+        graphs: Dict[str, torch.Tensor] = {}
         if self.graph == "latent":
-            scores = self._scores(parser_tokens, mask)
-            estimate = self.estimator(scores, mask, self.structure, downstream)
-            outputs, instance_loss = estimate.outputs, estimate.instance_loss
-            self._diagnostics(estimate.diagnostics)
-            output["graph"] = estimate.structure
-            self._arcs_per_word(estimate.structure.flatten(2).sum(-1)[:, 1:], mask[:, 1:])
+            graph, outputs = self._estimate(self._scores(parser_tokens, mask), mask, downstream)
+            graphs = {"graph": graph}
+            self._arcs_per_word(graph.flatten(2).sum(-1)[:, 1:], mask[:, 1:])
         else:
             outputs = downstream(None)
-            instance_loss = outputs.get("instance_loss")
-
-        output["logits"] = outputs["logits"]
-        output["probabilities"] = outputs["logits"].softmax(-1)
-        if label is not None:
-            self._accuracy(outputs["logits"], label)
-            output["loss"] = instance_loss.mean()
-        return output
+        return {**self._classified(outputs, label), "metadata": metadata, **graphs}
 
     def _parser_step(
         self, tokens: TextFieldTensors, metadata: List[Dict[str, Any]], *gold: Optional[torch.Tensor]
@@ -240,19 +219,13 @@ class SemanticThenSentiment(KeepsArchives):
         """
         words = torch.relu(self.composer.own(states)) if graph is None else self.composer(states, graph[:, 1:, 1:])
         total = self.vector_dropout(words).masked_fill(~mask.unsqueeze(-1), 0.0).sum(1)
-        outputs = {"logits": self.classifier(total)}
-        if label is not None:
-            outputs["instance_loss"] = torch.nn.functional.cross_entropy(outputs["logits"], label, reduction="none")
-        return outputs
+        return self._with_loss(self.classifier(total), label)
 
     def make_output_human_readable(self, output_dict: Dict[str, Any]) -> Dict[str, Any]:
         if "probabilities" not in output_dict:
             return self.semantic_parser.make_output_human_readable(output_dict)
-        # The loss is that of a batch: it says nothing about a sentence.
-        readable: Dict[str, Any] = {
-            "words": [entry["words"] for entry in output_dict["metadata"]],
-            **readable_classes(output_dict["probabilities"], self.vocab),
-        }
+        words = [entry["words"] for entry in output_dict["metadata"]]
+        readable = {"words": words, **super().make_output_human_readable(output_dict)}
         if "graph" in output_dict:
             readable["arcs"] = self._readable_arcs(output_dict["graph"])
         return readable
@@ -272,19 +245,17 @@ class SemanticThenSentiment(KeepsArchives):
 
     def get_metrics(self, reset: bool = False) -> Dict[str, float]:
         """
-        `accuracy`, and with a graph `arcs_per_word`. In training also, kept off the progress bar by their `_`, the
-        estimator's diagnostics and, where the parser's own corpus is interleaved, the parser's metrics (`_parser_...`).
+        As of all classifiers, and with a graph `arcs_per_word`; in training, where the parser's own corpus is
+        interleaved, also the parser's metrics (`_parser_...`), kept off the progress bar by their `_`.
         """
-        metrics = {"accuracy": self._accuracy.get_metric(reset)}
+        metrics = super().get_metrics(reset)
         if self.graph == "latent":
             arcs_per_word = self._arcs_per_word.get_metric(reset)
             if not math.isnan(arcs_per_word):
                 metrics["arcs_per_word"] = arcs_per_word
             parsers = self.semantic_parser.get_metrics(reset)
-            if self.training:
-                metrics.update(self._diagnostics.get_metric(reset))
-                if self._parser_steps:
-                    metrics.update({f"_parser_{name.lstrip('_')}": value for name, value in parsers.items()})
+            if self.training and self._parser_steps:
+                metrics.update({f"_parser_{name.lstrip('_')}": value for name, value in parsers.items()})
         return metrics
 
 
