@@ -12,9 +12,13 @@ def as_messages() -> Iterator[None]:
 
     # Errors
 
-    `SystemExit` for a `ConfigurationError`.
+    `SystemExit` for a `ConfigurationError`, and for an `OSError` that names a file.
     """
     try:
         yield
     except ConfigurationError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.exit(f"error: {error.filename}: {error.strerror}")

@@ -296,6 +296,19 @@ class TestFaults:
         assert read_state(folder) == {"first_epochs": [0], "finished": True}
         assert without_times(rows(damaged)) == without_times(rows(whole))
 
+    @pytest.mark.parametrize("name", ["latent_metric", "downstream_metric"])
+    def test_unknown_metric(self, tmp_path, name: str):
+        """Refused when one run of each config has told its metrics: before the others are trained."""
+        design_ = plan(baselines=[str(CLUSTERS / "none.jsonnet")])
+        with pytest.raises(ConfigurationError, match="metric 'vmeasure'; valid: accuracy, loss, v_measure"):
+            study(design_, tmp_path, workers=1, executor="forked", **{name: "vmeasure"})
+        begun = {run.name for run in design_.runs if (tmp_path / "runs" / run.folder / "training").exists()}
+        assert begun == {"spigot", "none"} and len(list(tmp_path.glob("runs/*/training"))) == 2
+
+    def test_a_metric_of_a_baseline_alone(self, tmp_path):
+        design_ = plan(base="none", estimators=[], seeds=[1], baselines=[str(CLUSTERS / "spigot.jsonnet")])
+        assert study(design_, tmp_path, workers=1, executor="forked", latent_metric="v_measure") == []
+
     def test_a_run_that_fails(self, tmp_path, capsys):
         """The others are trained; it is named, with the end of its log, and can be tried again."""
         design_ = plan(seeds=[1], baselines=[str(CLUSTERS / "gold.jsonnet")])
@@ -339,6 +352,13 @@ class TestCommand:
         with pytest.raises(SystemExit, match="^error: unknown estimator 'spigto'; valid: blackbox, .*"):
             allennlp.commands.main()
         assert not (tmp_path / "results").exists()
+
+    def test_a_folder_that_cannot_be_made(self, tmp_path, monkeypatch):
+        (tmp_path / "file").write_text("")
+        for path, problem in {tmp_path / "file": "File exists", tmp_path / "file" / "x": "Not a directory"}.items():
+            monkeypatch.setattr(sys, "argv", ["allennlp", *arguments(path, {})])
+            with pytest.raises(SystemExit, match=f"^error: {path}: {problem}$"):
+                allennlp.commands.main()
 
     @pytest.mark.slow
     def test_killed_again_and_again(self, tmp_path):

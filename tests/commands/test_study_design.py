@@ -134,6 +134,10 @@ class TestRefusals:
             ({"estimators": ["spigot", "spigot"]}, "two estimators are called 'spigot'"),
             ({"estimators": ["minimum_risk"], "baselines": ["no.jsonnet"]}, "the config no.jsonnet does not exist"),
             ({"estimators": ["spigot"], "learning_rates": ["a"]}, "learning_rates has 'a'; valid: a number"),
+            ({"estimators": ["spigot"], "learning_rates": [0.1, -1]}, "a learning rate is -1; valid: a number > 0"),
+            ({"estimators": ["spigot"], "learning_rates": [float("nan")]}, "a learning rate is nan"),
+            ({"estimators": ["spigot"], "seeds": [1, -1]}, "seeds has -1; valid: 0 to 4294967295"),
+            ({"estimators": ["spigot"], "seeds": [2**32]}, "seeds has 4294967296; valid: 0 to 4294967295"),
             ({"baselines": [str(CLUSTERS / "none.jsonnet")] * 2}, "is named twice"),
         ],
     )

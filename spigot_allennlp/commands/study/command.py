@@ -14,7 +14,7 @@ import signal
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any, List, Optional, Sequence, Union
+from typing import Any, List, Optional, Sequence, Set, Union
 
 from allennlp.commands.subcommand import Subcommand
 from allennlp.common.checks import ConfigurationError
@@ -33,7 +33,7 @@ from spigot_allennlp.commands.study.report import (
     write_summary,
     write_tables,
 )
-from spigot_allennlp.commands.study.run_folder import read_state, write_whole
+from spigot_allennlp.commands.study.run_folder import read_epochs, read_state, write_whole
 from spigot_allennlp.commands.study.validation_metric import ValidationMetric
 
 _LOG_LINES = 12
@@ -177,7 +177,7 @@ def study(
 
     # Errors
 
-    `ConfigurationError` if `directory` is that of another config, or in use.
+    `ConfigurationError` if `directory` is that of another config, or in use, and for a metric that no run has.
     """
     directory = directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)
@@ -187,7 +187,8 @@ def study(
             folders = [directory / "runs" / run.folder for run in plan.runs]
             for run, folder in zip(plan.runs, folders):
                 prepare_folder(run, folder)
-            failed = train(plan, folders, list(include_package), workers, executor)
+            wanted = MetricNames(plan, [name for name in (latent_metric, downstream_metric) if name is not None])
+            failed = train(plan, folders, list(include_package), workers, executor, wanted)
             results = [read_result(run, folder) for run, folder in zip(plan.runs, folders)]
             write_tables(directory, results)
             write_summary(directory, plan, results)
@@ -261,7 +262,51 @@ def prepare_folder(run: Run, folder: Path) -> None:
         write_whole(path, json.dumps(run.params, indent=1) + "\n")
 
 
-def train(plan: Design, folders: List[Path], packages: List[str], workers: Optional[int], executor: str) -> List[int]:
+class MetricNames:
+    """
+    Finds out whether there are metrics of these names. Only a run that has validated knows what metrics it has: once
+    one of each config has, all is known.
+
+    # Parameters
+
+    plan : `Design`
+    names : `List[str]`
+    """
+
+    def __init__(self, plan: Design, names: List[str]) -> None:
+        self._wanted = names
+        self._unheard = {run.config for run in plan.runs}
+        self._found: Set[str] = set()
+
+    def look(self, run: Run, folder: Path) -> None:
+        """
+        # Errors
+
+        `ConfigurationError` if all is known, and no run has a metric.
+        """
+        missing = [name for name in self._wanted if name not in self._found]
+        if not missing or run.config not in self._unheard:
+            return
+        prefix = "validation_"
+        metrics = {name for epoch in read_epochs(folder).values() for name in epoch if name.startswith(prefix)}
+        if metrics:
+            self._unheard.remove(run.config)
+            self._found |= {name[len(prefix) :] for name in metrics}
+        if not self._unheard and not self._found.issuperset(missing):
+            name = next(name for name in missing if name not in self._found)
+            raise ConfigurationError(
+                f"no run has the validation metric {name!r}; valid: {', '.join(sorted(self._found))}"
+            )
+
+
+def train(
+    plan: Design,
+    folders: List[Path],
+    packages: List[str],
+    workers: Optional[int],
+    executor: str,
+    wanted: MetricNames,
+) -> List[int]:
     """
     Train the runs that are not finished, and show how far they are.
 
@@ -269,8 +314,17 @@ def train(plan: Design, folders: List[Path], packages: List[str], workers: Optio
 
     `List[int]`
         The indices of those that failed.
+
+    # Errors
+
+    `ConfigurationError` for a metric that no run has, as soon as that is known.
     """
+    for run, folder in zip(plan.runs, folders):
+        wanted.look(run, folder)
     todo = [index for index, folder in enumerate(folders) if not read_state(folder)["finished"]]
+    # One of each config goes first: what is wrong with a config shows before hours are spent on another one.
+    first = {plan.runs[index].config: index for index in reversed(todo)}
+    todo.sort(key=lambda index: first[plan.runs[index].config] != index)
     if len(todo) < len(folders):
         print(f"{len(folders) - len(todo)} of {len(folders)} runs were finished before")
     failed: List[int] = []
@@ -285,6 +339,8 @@ def train(plan: Design, folders: List[Path], packages: List[str], workers: Optio
     bar = tqdm(total=sum(num_epochs), unit="epoch", disable=not sys.stderr.isatty(), dynamic_ncols=True)
     with bar, closing(Executor.by_name(executor)().execute(jobs, workers)) as progress:
         for running, just_ended in progress:
+            for job in [*running, *(job for job, _ in just_ended)]:
+                wanted.look(plan.runs[todo[job]], folders[todo[job]])
             for job, status in just_ended:
                 run, folder = plan.runs[todo[job]], folders[todo[job]]
                 result = read_result(run, folder)

@@ -23,6 +23,7 @@ from allennlp.models import Model
 
 from spigot_allennlp.commands.study.validation_metric import ValidationMetric
 from spigot_allennlp.estimators import Estimator
+from spigot_allennlp.estimators.estimator import positive
 from spigot_allennlp.structures import LatentStructure
 
 SEEDS = ("random_seed", "numpy_seed", "pytorch_seed")
@@ -120,7 +121,7 @@ def read_description(path: Optional[str], flags: Dict[str, Any]) -> Dict[str, An
 
     # Errors
 
-    `ConfigurationError` for unknown keys and values of other types.
+    `ConfigurationError` for unknown keys, values of other types, and seeds and learning rates out of range.
     """
     description = _read(path) if path else {}
     where = f"{path}: " if path else ""
@@ -131,6 +132,11 @@ def read_description(path: Optional[str], flags: Dict[str, Any]) -> Dict[str, An
     description.update({key: values for key, values in flags.items() if values is not None})
     for key, types in _ELEMENTS.items():
         _check_list(where, key, description.setdefault(key, []), types)
+    for seed in description["seeds"]:
+        if not 0 <= seed < 2**32:
+            raise ConfigurationError(f"{where}seeds has {seed}; valid: 0 to {2**32 - 1}, as NumPy takes them")
+    for rate in description["learning_rates"]:
+        positive(f"{where}a learning rate", rate)
     overrides = description.setdefault("overrides", {})
     if not isinstance(overrides, dict):
         raise ConfigurationError(f"{where}overrides is {overrides!r}; valid: an object of dotted keys and lists")
