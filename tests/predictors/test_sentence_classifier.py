@@ -1,20 +1,14 @@
 """From text to labels, in Python and on the command line."""
 
-import json
-import sys
 from pathlib import Path
-from typing import Any, Dict, List
-from unittest import mock
 
 import pytest
-from allennlp.commands import main
-from allennlp.commands.train import train_model
-from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
 from allennlp.predictors import Predictor
 
 from spigot_allennlp.predictors import SentenceClassifierPredictor
-from tests.conftest import FIXTURES, PROJECT_ROOT
+from tests.conftest import FIXTURES
+from tests.predictors.predicting import predict, train
 
 KEYS = ["words", "label", "probabilities", "heads"]
 
@@ -24,32 +18,19 @@ def archive(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("classifier")
     corpus = directory / "corpus.tsv"
     corpus.write_text("1\tgood\n0\tbad\n1\tgood film\n0\ta bad film\n" * 4)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(PROJECT_ROOT)
-        overrides = {
-            "train_data_path": str(corpus),
-            "validation_data_path": str(corpus),
-            "model.text_field_embedder.token_embedders.tokens": {"type": "embedding", "embedding_dim": 10},
-            "trainer.num_epochs": 10,
-            "trainer.optimizer.lr": 0.02,
-            "trainer.cuda_device": -1,
-        }
-        config = PROJECT_ROOT / "training_configs" / "sentiment" / "spigot.jsonnet"
-        train_model(Params.from_file(str(config), json.dumps(overrides)), str(directory / "run"))
-    return directory / "run" / "model.tar.gz"
+    overrides = {
+        "train_data_path": str(corpus),
+        "validation_data_path": str(corpus),
+        "model.text_field_embedder.token_embedders.tokens": {"type": "embedding", "embedding_dim": 10},
+        "trainer.num_epochs": 10,
+        "trainer.optimizer.lr": 0.02,
+    }
+    return train("sentiment/spigot.jsonnet", directory / "run", **overrides)
 
 
 @pytest.fixture(scope="module")
 def predictor(archive) -> Predictor:
     return Predictor.from_path(str(archive))
-
-
-def predict(archive: Path, input_file: Path, *options: str) -> List[Dict[str, Any]]:
-    output = input_file.parent / "output.jsonl"
-    command = ["allennlp", "predict", str(archive), str(input_file), "--output-file", str(output), "--silent"]
-    with mock.patch.object(sys, "argv", [*command, *options]):
-        main()
-    return [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
 
 
 def test_it_is_the_default(predictor):

@@ -1,52 +1,33 @@
 """From pairs of sentences to labels, in Python and on the command line."""
 
 import json
-import sys
 from pathlib import Path
-from typing import Any, Dict, List
-from unittest import mock
 
 import pytest
-from allennlp.commands import main
-from allennlp.commands.train import train_model
-from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
 from allennlp.predictors import Predictor
 
 from spigot_allennlp.predictors import SentencePairPredictor
-from tests.conftest import FIXTURES, PROJECT_ROOT
+from tests.conftest import FIXTURES
+from tests.predictors.predicting import predict, train
 
 KEYS = ["premise_words", "hypothesis_words", "label", "probabilities", "premise_heads", "hypothesis_heads"]
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("entailment")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(PROJECT_ROOT)
-        overrides = {
-            "train_data_path": str(FIXTURES / "snli" / "dev.jsonl"),
-            "model.hidden_dim": 10,
-            "model.arc_scorer.hidden_dim": 10,
-            "trainer.num_epochs": 1,
-            "trainer.cuda_device": -1,
-        }
-        config = PROJECT_ROOT / "training_configs" / "entailment" / "spigot.jsonnet"
-        train_model(Params.from_file(str(config), json.dumps(overrides)), str(directory / "run"))
-    return directory / "run" / "model.tar.gz"
+    overrides = {
+        "train_data_path": str(FIXTURES / "snli" / "dev.jsonl"),
+        "model.hidden_dim": 10,
+        "model.arc_scorer.hidden_dim": 10,
+        "trainer.num_epochs": 1,
+    }
+    return train("entailment/spigot.jsonnet", tmp_path_factory.mktemp("entailment") / "run", **overrides)
 
 
 @pytest.fixture(scope="module")
 def predictor(archive) -> Predictor:
     return Predictor.from_path(str(archive))
-
-
-def predict(archive: Path, input_file: Path, *options: str) -> List[Dict[str, Any]]:
-    output = input_file.parent / "output.jsonl"
-    command = ["allennlp", "predict", str(archive), str(input_file), "--output-file", str(output), "--silent"]
-    with mock.patch.object(sys, "argv", [*command, *options]):
-        main()
-    return [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
 
 
 def test_from_text_and_from_words(predictor):
