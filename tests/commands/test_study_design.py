@@ -160,6 +160,7 @@ class TestRefusals:
             ),
             ({"estimators": [{"type": "spigot", "step_size": []}]}, "spigot: step_size has no values"),
             ("{estimators: [", "study.jsonnet cannot be read"),
+            ([{"type": "spigot"}], r'study.jsonnet is \[{"type": "spigot"}\]; valid: an object'),
         ],
     )
     def test_study_file(self, tmp_path, content, message):

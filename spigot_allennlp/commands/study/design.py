@@ -328,9 +328,12 @@ def _read(path: str, seed: Optional[int] = None) -> Dict[str, Any]:
     if not os.path.isfile(path):
         raise ConfigurationError(f"the config {path} does not exist")
     try:
-        return Params.from_file(path, ext_vars={} if seed is None else {"SPIGOT_SEED": str(seed)}).as_dict(quiet=True)
+        params = Params.from_file(path, ext_vars={} if seed is None else {"SPIGOT_SEED": str(seed)}).params
     except (RuntimeError, ValueError) as error:
         raise ConfigurationError(f"the config {path} cannot be read: {error}") from error
+    if not isinstance(params, dict):
+        raise ConfigurationError(f"the config {path} is {json.dumps(params)[:60]}; valid: an object")
+    return params
 
 
 def _resolved(path: str, overrides: Dict[str, Any], seed: Optional[int]) -> Dict[str, Any]:
