@@ -24,6 +24,7 @@ from spigot_allennlp.commands.study import child
 from spigot_allennlp.commands.study.command import study
 from spigot_allennlp.commands.study.design import Design, design, read_description
 from spigot_allennlp.commands.study.executors import Executor, Job
+from spigot_allennlp.commands.study.figures import draw_figures
 from spigot_allennlp.commands.study.report import read_result
 from spigot_allennlp.commands.study.run_folder import read_state
 from tests.commands.test_allennlp_commands import command
@@ -177,6 +178,16 @@ class TestResults:
         for name in ("learning_curves", "step_size", "latent_structure"):
             content = (finished / "figures" / f"{name}.png").read_bytes()
             assert content.startswith(b"\x89PNG") and len(content) > 10_000
+
+    def test_step_sizes_that_were_tried_are_labelled(self, finished: Path, tmp_path, monkeypatch):
+        pytest.importorskip("matplotlib")
+        drawn = {}
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, path, **_: drawn.update({path.stem: self}))
+        design_ = plan(step_sizes=[0.5, 2])
+        results = [read_result(run, finished / "runs" / run.folder) for run in design_.runs]
+        draw_figures(tmp_path, results, design_)
+        (axes,) = drawn["step_size"].axes
+        assert [label.get_text() for label in axes.get_xticklabels(which="both")] == ["0.5", "2"]
 
     def test_unknown_metric_of_a_figure(self, finished: Path):
         pytest.importorskip("matplotlib")

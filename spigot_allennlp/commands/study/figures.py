@@ -224,6 +224,10 @@ def _step_sizes(
         if mean is not None:
             axes.axhline(mean, color=style.color, linestyle=style.linestyle, linewidth=1, label=setting.name)
     axes.set_xscale("log")
+    # matplotlib would label powers of ten, whether they were tried or not.
+    sizes = sorted({size for line in lines.values() for size in line})
+    axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+    axes.minorticks_off()
 
 
 def _scatter(
