@@ -1,25 +1,29 @@
 """Sentiment with a latent tree: the configs in `training_configs/sentiment`, every estimator, and what is computed."""
 
 import json
-from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, List
 
 import pytest
 import torch
 from allennlp.commands.train import train_model
 from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
-from allennlp.common.testing import ModelTestCase
-from allennlp.data import Batch, Vocabulary
+from allennlp.data import Vocabulary
 from allennlp.models import Model
 
 from spigot_allennlp.dataset_readers import SstTreesDatasetReader
 from tests.conftest import PROJECT_ROOT
-from tests.models.configs import check_an_estimator_each, config_names
+from tests.models.classifier_test_case import (
+    BuiltClassifier,
+    LatentTreeConfigsTestCase,
+    LatentTreeTestCase,
+    indexed,
+    overrides,
+)
+from tests.models.configs import config_names
 
-CONFIGS = config_names(PROJECT_ROOT / "training_configs" / "sentiment")
-# What a constant adds to all arcs changes no tree.
-WITHOUT_GRADIENT = {"arc_scorer.score.bias"}
+FOLDER = PROJECT_ROOT / "training_configs" / "sentiment"
+CONFIGS = config_names(FOLDER)
 
 SENTENCES = [
     "1\tvery good",
@@ -31,15 +35,6 @@ SENTENCES = [
 ]
 
 
-def config_file(name: str) -> Path:
-    return PROJECT_ROOT / "training_configs" / "sentiment" / f"{name}.jsonnet"
-
-
-@pytest.fixture(autouse=True)
-def from_the_root_of_the_project(monkeypatch):
-    monkeypatch.chdir(PROJECT_ROOT)
-
-
 @pytest.fixture
 def corpus(tmp_path) -> str:
     path = tmp_path / "corpus.tsv"
@@ -47,45 +42,21 @@ def corpus(tmp_path) -> str:
     return str(path)
 
 
-def overrides(corpus: str, **keys: Any) -> Dict[str, Any]:
-    return {
-        "train_data_path": corpus,
-        "validation_data_path": corpus,
-        # One batch, in the same order each time.
-        "data_loader.batch_sampler.padding_noise": 0.0,
-        "trainer.num_epochs": 1,
-        "trainer.cuda_device": -1,
-        **keys,
-    }
+class TestConfigs(LatentTreeConfigsTestCase):
+    folder = FOLDER
 
-
-class TestConfigs(ModelTestCase):
     @pytest.mark.parametrize("name", CONFIGS)
     def test_train_save_and_load(self, name: str, corpus: str):
-        keys: Dict[str, Any] = overrides(corpus, **{"model.dropout": 0.2})
-        if name in ("blackbox", "imle"):
-            # The first gradients are small. Far from the scores their argmax differs, and the estimate is not 0.
-            keys["model.estimator"] = {"type": name, "interpolation": 1000.0}
-        ignored = WITHOUT_GRADIENT if name != "no_tree" else set()
-        path, changes = str(config_file(name)), json.dumps(keys)
-        self.ensure_model_can_train_save_and_load(path, gradients_to_ignore=ignored, overrides=changes)
-        self.set_up_model(path, corpus, seed=3)
-        self.ensure_batch_predictions_are_consistent()
-
-    def test_an_estimator_each(self):
-        check_an_estimator_each(config_file("spigot").parent, without={"no_tree"})
-        assert Params.from_file(str(config_file("no_tree")))["model"]["tree"] == "none"
+        self.check_config(name, corpus, **{"model.dropout": 0.2})
 
     def test_the_published_sizes(self, tmp_path, monkeypatch):
         vectors = tmp_path / "vectors.txt"
         vectors.write_text("good " + " ".join(["0.5"] * 300) + "\n")
         monkeypatch.setenv("SPIGOT_WORD_VECTORS", str(vectors))
         monkeypatch.setenv("SPIGOT_WORD_DIM", "300")
-        params = Params.from_file(str(config_file("spigot")))
+        params = Params.from_file(str(FOLDER / "spigot.jsonnet"))
         reader = SstTreesDatasetReader(granularity=2)
-        instances = [reader.text_to_instance("good", "1"), reader.text_to_instance("bad", "0")]
-        for instance in instances:
-            reader.apply_token_indexers(instance)
+        instances = indexed(reader, [reader.text_to_instance("good", "1"), reader.text_to_instance("bad", "0")])
         vocab = Vocabulary.from_instances(instances)
         model = Model.from_params(params["model"], vocab=vocab)
         embedding = model.text_encoder.text_field_embedder.token_embedder_tokens.weight
@@ -100,29 +71,25 @@ class TestConfigs(ModelTestCase):
         assert not model.structure.single_root
 
 
-class Built:
+class Built(BuiltClassifier):
     """A model, built as from a config, and some labelled sentences."""
 
     def __init__(self, sentences: List[str] = SENTENCES, **keys: Any) -> None:
         reader = SstTreesDatasetReader(granularity=2)
         pairs = [line.split("\t") for line in sentences]
-        self.instances = [reader.text_to_instance(words, label) for label, words in pairs]
-        for instance in self.instances:
-            reader.apply_token_indexers(instance)
-        self.vocab = Vocabulary.from_instances(self.instances)
-        torch.manual_seed(1)
+        instances = indexed(reader, [reader.text_to_instance(words, label) for label, words in pairs])
         params = {
             "type": "latent_tree_classifier",
             "text_field_embedder": {"token_embedders": {"tokens": {"type": "embedding", "embedding_dim": 6}}},
             "encoder": {"type": "lstm", "input_size": 6, "hidden_size": 4, "bidirectional": True},
             **keys,
         }
-        self.model = Model.from_params(Params(params), vocab=self.vocab).eval()
+        super().__init__(params, instances)
 
-    def batch(self) -> Dict[str, Any]:
-        batch = Batch(self.instances)
-        batch.index_instances(self.vocab)
-        return batch.as_tensor_dict()
+
+class TestClassifier(LatentTreeTestCase):
+    name = "latent_tree_classifier"
+    built = Built
 
 
 class TestForward:
@@ -202,16 +169,6 @@ class TestForward:
         assert built.model.get_metrics().keys() == {"accuracy"}
         assert not any("arc_scorer" in name for name, _ in built.model.named_parameters())
 
-    def test_the_loss_is_the_mean_cross_entropy(self):
-        built = Built()
-        batch = built.batch()
-        output = built.model(**batch)
-        log_probs = output["logits"].log_softmax(-1)
-        expected = -sum(row[label] for row, label in zip(log_probs, batch["label"])) / len(batch["label"])
-        torch.testing.assert_close(output["loss"], expected)
-        accuracy = built.model.get_metrics(reset=True)["accuracy"]
-        assert accuracy == (output["logits"].argmax(-1) == batch["label"]).double().mean().item()
-
     def test_trees_may_have_several_roots(self):
         built = Built()
         # ROOT as everyone's head.
@@ -231,54 +188,17 @@ class TestTraining:
         gradients = [parameter.grad for name, parameter in built.model.arc_scorer.named_parameters()]
         assert any(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients) == arrives
 
-    def test_diagnostics(self):
-        built = Built(estimator={"type": "spigot", "step_size": 1000.0})
-        built.model.train()(**built.batch())["loss"].backward()
-        metrics = built.model.get_metrics(reset=True)
-        assert metrics.keys() == {"accuracy", "tree_depth", "_arcs_changed", "_pull_back_distance"}
-        assert metrics["_pull_back_distance"] > 0 and metrics["_arcs_changed"] > 0
-        built.model.eval()(**built.batch())
-        assert built.model.get_metrics(reset=True).keys() == {"accuracy", "tree_depth"}
-
     @pytest.mark.parametrize("name", ["no_tree", "spigot"])
     def test_it_learns(self, name, corpus, tmp_path):
         changes = overrides(corpus, **{"trainer.num_epochs": 20, "trainer.optimizer.lr": 0.02})
-        train_model(Params.from_file(str(config_file(name)), json.dumps(changes)), tmp_path / "run")
+        train_model(Params.from_file(str(FOLDER / f"{name}.jsonnet"), json.dumps(changes)), tmp_path / "run")
         metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
         assert metrics["best_validation_accuracy"] == 1.0 and metrics["training_loss"] < 0.1
 
 
-class TestRefusals:
-    @pytest.mark.parametrize(
-        "keys, message",
-        [
-            ({"tree": "gold"}, "tree is 'gold'; valid: 'latent', 'none'"),
-            ({"hidden_size": 100}, "LatentTreeClassifier has no key 'hidden_size'; valid: vocab"),
-            (
-                {"structure": "linear_chain"},
-                "structure is 'linear_chain', whose parts are (batch, positions, tags, tags)",
-            ),
-            ({"arc_scorer": {"type": "mlp", "num_layers": 0}}, "num_layers is 0; valid: an integer >= 1"),
-        ],
-        ids=str,
-    )
-    def test_config(self, keys, message):
-        with pytest.raises(ConfigurationError) as error:
-            Built(**keys)
-        assert message in str(error.value)
-
-    def test_a_vocabulary_without_labels(self):
-        embedder = {"token_embedders": {"tokens": {"type": "embedding", "embedding_dim": 6}}}
-        params = {"type": "latent_tree_classifier", "text_field_embedder": embedder}
-        with pytest.raises(ConfigurationError, match="the vocabulary has no labels"):
-            Model.from_params(Params(params), vocab=Vocabulary())
-
-    def test_training_without_labels(self):
-        built = Built()
-        batch = built.batch()
-        del batch["label"]
-        with pytest.raises(ConfigurationError, match="a training batch has no labels"):
-            built.model.train()(**batch)
+def test_a_bad_key_of_the_arc_scorer():
+    with pytest.raises(ConfigurationError, match="num_layers is 0; valid: an integer >= 1"):
+        Built(arc_scorer={"type": "mlp", "num_layers": 0})
 
 
 def test_one_word():

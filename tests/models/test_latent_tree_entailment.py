@@ -1,26 +1,29 @@
 """Entailment with latent trees: the configs in `training_configs/entailment`, every estimator, and what is computed."""
 
 import json
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, List, Tuple
 
 import pytest
 import torch
 from allennlp.commands.train import train_model
 from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
-from allennlp.common.testing import ModelTestCase
-from allennlp.data import Batch, Vocabulary
-from allennlp.models import Model
 
 from spigot_allennlp.dataset_readers import SnliPairsDatasetReader
 from spigot_allennlp.structures import Product
 from tests.conftest import PROJECT_ROOT
-from tests.models.configs import check_an_estimator_each, config_names
+from tests.models.classifier_test_case import (
+    BuiltClassifier,
+    LatentTreeConfigsTestCase,
+    LatentTreeTestCase,
+    indexed,
+    overrides,
+)
+from tests.models.configs import config_names
 
 FOLDER = PROJECT_ROOT / "training_configs" / "entailment"
 CONFIGS = config_names(FOLDER)
-# What a constant adds to all arcs changes no tree.
-WITHOUT_GRADIENT = {"arc_scorer.score.bias"}
+SMALL = {"model.hidden_dim": 20, "model.arc_scorer.hidden_dim": 20}
 
 PAIRS = [
     ("a dog runs", "an animal moves", "entailment"),
@@ -32,11 +35,6 @@ PAIRS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def from_the_root_of_the_project(monkeypatch):
-    monkeypatch.chdir(PROJECT_ROOT)
-
-
 @pytest.fixture
 def corpus(tmp_path) -> str:
     path = tmp_path / "corpus.jsonl"
@@ -45,57 +43,28 @@ def corpus(tmp_path) -> str:
     return str(path)
 
 
-def overrides(corpus: str, **keys: Any) -> Dict[str, Any]:
-    return {
-        "train_data_path": corpus,
-        "validation_data_path": corpus,
-        # One batch, in the same order each time.
-        "data_loader.batch_sampler.padding_noise": 0.0,
-        "trainer.num_epochs": 1,
-        "trainer.cuda_device": -1,
-        "model.hidden_dim": 20,
-        "model.arc_scorer.hidden_dim": 20,
-        **keys,
-    }
+class TestConfigs(LatentTreeConfigsTestCase):
+    folder = FOLDER
 
-
-class TestConfigs(ModelTestCase):
     @pytest.mark.parametrize("name", CONFIGS)
     def test_train_save_and_load(self, name: str, corpus: str):
-        keys: Dict[str, Any] = overrides(corpus)
-        if name in ("blackbox", "imle"):
-            # The first gradients are small. Far from the scores their argmax differs, and the estimate is not 0.
-            keys["model.estimator"] = {"type": name, "interpolation": 1000.0}
-        ignored = WITHOUT_GRADIENT if name != "no_tree" else set()
-        path, changes = str(FOLDER / f"{name}.jsonnet"), json.dumps(keys)
-        self.ensure_model_can_train_save_and_load(path, gradients_to_ignore=ignored, overrides=changes)
-        self.set_up_model(path, corpus, seed=3)
-        self.ensure_batch_predictions_are_consistent()
-
-    def test_an_estimator_each(self):
-        check_an_estimator_each(FOLDER, without={"no_tree"})
-        assert Params.from_file(str(FOLDER / "no_tree.jsonnet"))["model"]["tree"] == "none"
+        self.check_config(name, corpus, **SMALL)
 
 
-class Built:
+class Built(BuiltClassifier):
     """A model, built as from a config, and some labelled pairs."""
 
     def __init__(self, pairs: List[Tuple[str, str, str]] = PAIRS, word_dim: int = 6, **keys: Any) -> None:
         reader = SnliPairsDatasetReader()
-        self.instances = [reader.text_to_instance(*pair) for pair in pairs]
-        for instance in self.instances:
-            reader.apply_token_indexers(instance)
-        self.vocab = Vocabulary.from_instances(self.instances)
-        torch.manual_seed(1)
+        instances = indexed(reader, [reader.text_to_instance(*pair) for pair in pairs])
         embedder = {"token_embedders": {"tokens": {"type": "embedding", "embedding_dim": word_dim}}}
         params = {"type": "latent_tree_entailment", "text_field_embedder": embedder, "hidden_dim": 5, **keys}
-        self.model = Model.from_params(Params(params), vocab=self.vocab).eval()
+        super().__init__(params, instances)
 
-    def batch(self, instances: Optional[List[int]] = None) -> Dict[str, Any]:
-        chosen = self.instances if instances is None else [self.instances[index] for index in instances]
-        batch = Batch(chosen)
-        batch.index_instances(self.vocab)
-        return batch.as_tensor_dict()
+
+class TestClassifier(LatentTreeTestCase):
+    name = "latent_tree_entailment"
+    built = Built
 
 
 class TestForward:
@@ -178,14 +147,6 @@ class TestForward:
         assert built.model.get_metrics().keys() == {"accuracy"}
         assert not any("arc_scorer" in name or "root" in name for name, _ in built.model.named_parameters())
 
-    def test_the_loss_is_the_mean_cross_entropy(self):
-        built = Built()
-        batch = built.batch()
-        output = built.model(**batch)
-        log_probs = output["logits"].log_softmax(-1)
-        expected = -sum(row[label] for row, label in zip(log_probs, batch["label"])) / len(batch["label"])
-        torch.testing.assert_close(output["loss"], expected)
-
 
 class TestTraining:
     @pytest.mark.parametrize("estimator", ["spigot", "marginals", "score_function", "minimum_risk", "pipeline"])
@@ -214,51 +175,17 @@ class TestTraining:
         )
         assert arrives == (estimator != "pipeline")
 
-    def test_diagnostics(self):
-        built = Built(estimator={"type": "spigot", "step_size": 1000.0})
-        built.model.train()(**built.batch())["loss"].backward()
-        metrics = built.model.get_metrics(reset=True)
-        assert metrics.keys() == {"accuracy", "tree_depth", "_arcs_changed", "_pull_back_distance"}
-        assert metrics["_pull_back_distance"] > 0 and metrics["_arcs_changed"] > 0
-
     def test_it_learns(self, corpus, tmp_path):
-        changes = overrides(corpus, **{"trainer.num_epochs": 40, "trainer.optimizer.lr": 0.02, "model.dropout": 0.0})
+        keys = {"trainer.num_epochs": 40, "trainer.optimizer.lr": 0.02, "model.dropout": 0.0}
+        changes = overrides(corpus, **SMALL, **keys)
         train_model(Params.from_file(str(FOLDER / "spigot.jsonnet"), json.dumps(changes)), tmp_path / "run")
         metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
         assert metrics["best_validation_accuracy"] == 1.0 and metrics["training_loss"] < 0.1
 
 
-class TestRefusals:
-    @pytest.mark.parametrize(
-        "keys, message",
-        [
-            ({"tree": "gold"}, "tree is 'gold'; valid: 'latent', 'none'"),
-            ({"hidden_size": 100}, "LatentTreeEntailment has no key 'hidden_size'; valid: vocab"),
-            (
-                {"structure": "linear_chain"},
-                "structure is 'linear_chain', whose parts are (batch, positions, tags, tags)",
-            ),
-            ({"structure": {"type": "product", "factor": "single_head"}}, "structure is 'product' of 'single_head'"),
-        ],
-        ids=str,
-    )
-    def test_config(self, keys, message):
-        with pytest.raises(ConfigurationError) as error:
-            Built(**keys)
-        assert message in str(error.value)
-
-    def test_a_vocabulary_without_labels(self):
-        embedder = {"token_embedders": {"tokens": {"type": "embedding", "embedding_dim": 6}}}
-        params = {"type": "latent_tree_entailment", "text_field_embedder": embedder}
-        with pytest.raises(ConfigurationError, match="the vocabulary has no labels"):
-            Model.from_params(Params(params), vocab=Vocabulary())
-
-    def test_training_without_labels(self):
-        built = Built()
-        batch = built.batch()
-        del batch["label"]
-        with pytest.raises(ConfigurationError, match="a training batch has no labels"):
-            built.model.train()(**batch)
+def test_the_structure_is_that_of_one_sentence():
+    with pytest.raises(ConfigurationError, match="structure is 'product' of 'single_head'"):
+        Built(structure={"type": "product", "factor": "single_head"})
 
 
 def test_defaults():

@@ -10,7 +10,6 @@ import torch
 from allennlp.commands.train import train_model
 from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
-from allennlp.common.testing import ModelTestCase
 from allennlp.data import Batch, DatasetReader, Vocabulary
 from allennlp.models import Model, load_archive
 from allennlp.predictors import Predictor
@@ -18,7 +17,8 @@ from allennlp.predictors import Predictor
 from spigot_allennlp.dataset_readers import ConlluGraphsDatasetReader
 from spigot_allennlp.predictors import SentenceClassifierPredictor
 from tests.conftest import FIXTURES, PROJECT_ROOT
-from tests.models.configs import check_an_estimator_each, config_names
+from tests.models.classifier_test_case import BuiltClassifier, ConfigsTestCase, indexed, mean_cross_entropy
+from tests.models.configs import config_names
 
 FOLDER = PROJECT_ROOT / "training_configs" / "semantic_then_sentiment"
 CONFIGS = config_names(FOLDER)
@@ -30,11 +30,6 @@ SENTENCES = [
     "1\tgood",
     "0\tnobody liked the awful film",
 ]
-
-
-@pytest.fixture(autouse=True)
-def from_the_root_of_the_project(monkeypatch):
-    monkeypatch.chdir(PROJECT_ROOT)
 
 
 @pytest.fixture
@@ -49,9 +44,8 @@ def parser() -> Model:
     return load_archive(ARCHIVE).model.eval()
 
 
-def on_one_corpus(name: str, corpus: str, path: Path, **keys: Any) -> Path:
+def on_one_corpus(name: str, corpus: str, path: Path) -> Path:
     """A config as it is, but with sentiment only and smaller layers."""
-    model = {"hidden_dim": 7, "label_dim": 5, "dropout": 0.1, **keys}
     path.write_text(
         f"""
         local config = import '{FOLDER / name}.jsonnet';
@@ -59,7 +53,7 @@ def on_one_corpus(name: str, corpus: str, path: Path, **keys: Any) -> Path:
           dataset_reader: config.validation_dataset_reader,
           train_data_path: '{corpus}', validation_data_path: '{corpus}',
           data_loader: {{ batch_size: 8, shuffle: false }},
-          model+: {json.dumps(model)},
+          model+: {{ hidden_dim: 7, label_dim: 5, dropout: 0.1 }},
           trainer+: {{ num_epochs: 1, cuda_device: -1 }},
         }}
         """
@@ -67,22 +61,16 @@ def on_one_corpus(name: str, corpus: str, path: Path, **keys: Any) -> Path:
     return path
 
 
-class TestConfigs(ModelTestCase):
+class TestConfigs(ConfigsTestCase):
+    folder = FOLDER
+    without = {"no_graph", "unlabeled"}
+
     @pytest.mark.parametrize("name", CONFIGS)
     def test_train_save_and_load(self, name: str, corpus: str, tmp_path: Path, parser: Model):
-        keys = {}
-        if name in ("blackbox", "imle"):
-            # The first gradients are small. Far from the scores their argmax differs, and the estimate is not 0.
-            keys["estimator"] = {"type": name, "interpolation": 1000.0}
-        path = str(on_one_corpus(name, corpus, tmp_path / "config.jsonnet", **keys))
+        path = on_one_corpus(name, corpus, tmp_path / "config.jsonnet")
         # What of the parser learns depends on which arcs change.
         ignored = {f"semantic_parser.{parameter}" for parameter, _ in parser.named_parameters()}
-        self.ensure_model_can_train_save_and_load(path, gradients_to_ignore=ignored)
-        self.set_up_model(path, corpus, seed=3)
-        self.ensure_batch_predictions_are_consistent()
-
-    def test_an_estimator_each(self):
-        check_an_estimator_each(FOLDER, without={"no_graph", "unlabeled"})
+        self.check_train_save_and_load(name, path, corpus, ignored)
 
     def test_the_published_sizes(self, monkeypatch, tmp_path):
         (tmp_path / "vectors.txt").write_text("good " + " ".join(["0.5"] * 300) + "\n")
@@ -90,9 +78,7 @@ class TestConfigs(ModelTestCase):
         monkeypatch.setenv("SPIGOT_WORD_DIM", "300")
         params = Params.from_file(str(FOLDER / "spigot.jsonnet"))
         reader = DatasetReader.from_params(params["validation_dataset_reader"])
-        instances = [reader.text_to_instance(["good"], "1"), reader.text_to_instance(["bad"], "0")]
-        for instance in instances:
-            reader.apply_token_indexers(instance)
+        instances = indexed(reader, [reader.text_to_instance(["good"], "1"), reader.text_to_instance(["bad"], "0")])
         model = Model.from_params(params["model"], vocab=vocabulary(params, instances))
         sizes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         assert sizes["text_encoder.encoder._module.weight_ih_l0"] == (4 * 150, 300 + 50 + 50)
@@ -106,25 +92,15 @@ def vocabulary(params: Params, instances: List[Any]) -> Vocabulary:
     return Vocabulary.from_params(Params(params["vocabulary"].as_dict()), instances=instances)
 
 
-class Built:
+class Built(BuiltClassifier):
     """A model, built as from a config, and some labelled sentences."""
 
     def __init__(self, name: str = "spigot", **keys: Any) -> None:
         params = Params.from_file(str(FOLDER / f"{name}.jsonnet"))
         self.reader = DatasetReader.from_params(params.pop("validation_dataset_reader"))
         pairs = [line.split("\t") for line in SENTENCES]
-        self.instances = [self.reader.text_to_instance(text, label) for label, text in pairs]
-        for instance in self.instances:
-            self.reader.apply_token_indexers(instance)
-        self.vocab = vocabulary(params, self.instances)
-        torch.manual_seed(1)
-        model = {**params["model"].as_dict(), **keys}
-        self.model = Model.from_params(Params(model), vocab=self.vocab).eval()
-
-    def batch(self) -> Dict[str, Any]:
-        batch = Batch(self.instances)
-        batch.index_instances(self.vocab)
-        return batch.as_tensor_dict()
+        instances = indexed(self.reader, [self.reader.text_to_instance(text, label) for label, text in pairs])
+        super().__init__({**params["model"].as_dict(), **keys}, instances, vocabulary(params, instances))
 
     def graphs(self) -> Dict[str, Any]:
         """A batch of what the parser was trained on."""
@@ -147,10 +123,7 @@ class TestGraphs:
         metadata = [{"words": each, "sentence_id": None} for each in words]
         # The parser by itself, on text that it indexes with its own vocabulary.
         reader = ConlluGraphsDatasetReader(built.reader._parser_token_indexers)
-        instances = [reader.text_to_instance(each) for each in words]
-        for instance in instances:
-            reader.apply_token_indexers(instance)
-        own = Batch(instances)
+        own = Batch(indexed(reader, [reader.text_to_instance(each) for each in words]))
         own.index_instances(parser.vocab)
         predicted = parser(own.as_tensor_dict()["tokens"], metadata)
         predicted = parser.make_output_human_readable(predicted)["arcs"]
@@ -192,9 +165,7 @@ class TestGraphs:
             words = slice(1, length)
             vectors = built.model.composer(states[number, words][None], output["graph"][number, words, words][None])
             torch.testing.assert_close(output["logits"][number], built.model.classifier(vectors[0].sum(0)))
-        log_probs = output["logits"].log_softmax(-1)
-        expected = -sum(row[label] for row, label in zip(log_probs, batch["label"])) / len(batch["label"])
-        torch.testing.assert_close(output["loss"], expected)
+        torch.testing.assert_close(output["loss"], mean_cross_entropy(output["logits"], batch["label"]))
 
     def test_without_a_graph(self):
         built = Built("no_graph")
