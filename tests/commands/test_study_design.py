@@ -1,12 +1,14 @@
 """What a study consists of, and what is refused before anything is trained."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, List
 
 import pytest
 from allennlp.common.checks import ConfigurationError
 
+from spigot_allennlp.commands.study.command import _EPILOG
 from spigot_allennlp.commands.study.design import Design, design, read_description
 from spigot_allennlp.structures import LatentStructure, ProjectiveTree
 from tests.conftest import PROJECT_ROOT
@@ -85,6 +87,16 @@ class TestRuns:
         assert plan.runs[0].params["dataset_reader"]["noise"] == 0.1
         assert plan.runs[0].params["trainer"]["optimizer"]["lr"] == 0.01
         assert plan.varying() == ["step_size", "dataset_reader.noise"]
+
+    @pytest.mark.parametrize(
+        "text", [_EPILOG, (PROJECT_ROOT / "docs" / "how-to" / "study.md").read_text()], ids=["help", "page"]
+    )
+    def test_study_files_of_the_documentation(self, tmp_path, monkeypatch, text):
+        monkeypatch.chdir(PROJECT_ROOT)
+        path = write(tmp_path / "study.jsonnet", re.search(r"^ *{\n.*?^ *}$", text, re.MULTILINE | re.DOTALL)[0])
+        plan = design(BASE, read_description(path, {}))
+        assert {"ste", "spigot", "REINFORCE"} <= {run.name for run in plan.runs}
+        assert {"step_size", "num_steps", "learning_rate"} < set(plan.varying())
 
     def test_baselines_keep_their_models_and_have_the_seeds(self):
         none, spigot = str(CLUSTERS / "none.jsonnet"), str(CLUSTERS / "spigot.jsonnet")
