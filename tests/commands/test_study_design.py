@@ -171,6 +171,26 @@ class TestRefusals:
                 r"the estimator spigot \(spigot\) has no key 'stepsize'; valid: step_size",
             ),
             ({"estimators": [{"type": "spigot", "step_size": []}]}, "spigot: step_size has no values"),
+            (
+                {"estimators": [{"type": "spigot", "step_size": ["big"]}]},
+                "spigot.jsonnet with .*'big'.*step_size to be",
+            ),
+            (
+                {"estimators": [{"type": "spigot", "num_steps": 1.5}]},
+                "with the estimator spigot, .*1.5.*num_steps to be",
+            ),
+            ({"estimators": [{"type": "spigot", "name": 3}]}, "an estimator is called 3; valid: a string"),
+            ({"overrides": {"model": [1]}}, "spigot.jsonnet has no model and trainer"),
+            ({"overrides": {"model.estimator.step_size": [1, -1]}}, "step_size is -1; valid: a number > 0"),
+            ({"overrides": {"model.structure": ["tree"]}}, "with the estimator spigot, .*tree not in acceptable"),
+            (
+                {"estimators": ["spigot"], "overrides": {"model.estimator.step_size": [1, 2]}},
+                "'model.estimator.step_size' is overridden in a config whose estimator the study replaces",
+            ),
+            (
+                {"overrides": {"trainer.validation_metric": ["+v_measure"]}},
+                "spigot has another .*more v_measure and more",
+            ),
             ("{estimators: [", "study.jsonnet cannot be read"),
             ([{"type": "spigot"}], r'study.jsonnet is \[{"type": "spigot"}\]; valid: an object'),
         ],
@@ -185,6 +205,7 @@ class TestRefusals:
         [
             ("{", "are no JSON"),
             ('{"trainer.num_epoch.x": 1}', "cannot be overridden"),
+            ('{"model.estimator.num_steps": 5}', "'model.estimator.num_steps' is overridden in a config whose"),
             ('{"trainer.validation_metric": "accuracy"}', r"'accuracy'; valid: '\+accuracy' if more is better"),
             ('{"model.type": "latent_cluster_classifer"}', "model.type is 'latent_cluster_classifer', which is no"),
         ],

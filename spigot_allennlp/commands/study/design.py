@@ -194,17 +194,32 @@ def design(config: str, description: Dict[str, Any], overrides: str = "") -> Des
     def add(name: str, path: str, arguments: Optional[Dict[str, Any]]) -> None:
         for values, seed in itertools.product(axes, seeds):
             params = _override(path, resolved(path, seed), values)
+            _check_parts(path, params)
             if arguments is not None:
                 params["model"]["estimator"] = arguments
+            if "estimator" in params["model"]:
+                _check_estimator(path, params, name, _as_object(params["model"]["estimator"]))
+            found = ValidationMetric.of(path, params)
+            if found != metric:
+                raise ConfigurationError(
+                    f"{name} has another trainer.validation_metric than {config}, {found.direction} and "
+                    f"{metric.direction}; the overrides (-o) can make them one"
+                )
             runs.append(_run(name, path, params, values))
 
     base = resolved(config, None)
+    metric = ValidationMetric.of(config, base)
     configs["base"] = _without_seeds(base)
     entries = _estimators(config, base, description)
+    replaced = [key for key in (*fixed, *description["overrides"]) if key.split(".")[:2] == ["model", "estimator"]]
+    if description["estimators"] and replaced:
+        raise ConfigurationError(
+            f"{replaced[0]!r} is overridden in a config whose estimator the study replaces; valid: settings of single "
+            "estimators in a study file (--grid)"
+        )
     if entries:
         for name, choices in entries:
             for arguments in choices:
-                _check_estimator(config, base, name, arguments)
                 add(name, config, arguments)
     else:
         add(Path(config).stem, config, None)
@@ -217,19 +232,10 @@ def design(config: str, description: Dict[str, Any], overrides: str = "") -> Des
             raise ConfigurationError(f"the baseline {path} is named twice")
         taken.add(name)
         configs[name] = _without_seeds(params)
-        if "estimator" in params["model"]:
-            _check_estimator(path, params, name, _as_object(params["model"]["estimator"]))
         add(name, path, None)
-    metrics = {name: ValidationMetric.of(name, params) for name, params in configs.items()}
-    for name, metric in metrics.items():
-        if metric != metrics["base"]:
-            raise ConfigurationError(
-                f"the config {name} has another trainer.validation_metric than {config}, {metric.direction} and "
-                f"{metrics['base'].direction}; the overrides (-o) can make them one"
-            )
     # What is the same in all its settings is one run, listed under the first of its names.
     distinct = {json.dumps(run.params, sort_keys=True): run for run in reversed(runs)}
-    return Design(list(distinct.values())[::-1], configs, metrics["base"])
+    return Design(list(distinct.values())[::-1], configs, metric)
 
 
 def _estimators(
@@ -248,6 +254,8 @@ def _estimators(
     unused = dict(axes)
     for entry in map(_as_object, given):
         name = entry.pop("name", entry["type"])
+        if not isinstance(name, str):
+            raise ConfigurationError(f"an estimator is called {name!r}; valid: a string")
         if name in entries:
             raise ConfigurationError(f"two estimators are called {name!r}; give one of them another 'name'")
         keys = _estimator_keys(entry["type"])
@@ -303,7 +311,7 @@ def _check_estimator(config: str, params: Dict[str, Any], name: str, arguments: 
                 structure = copy.deepcopy(params["model"]["structure"])
                 structure = LatentStructure.from_params(structure if isinstance(structure, str) else Params(structure))
                 estimator.check(structure)
-        except ConfigurationError as error:
+        except (ConfigurationError, TypeError) as error:
             raise ConfigurationError(f"{config} with the estimator {name}, {arguments}: {error}") from error
 
 
@@ -341,11 +349,15 @@ def _resolved(path: str, overrides: Dict[str, Any], seed: Optional[int]) -> Dict
     params = _override(path, _read(path, seed), overrides)
     if seed is not None:
         params.update(dict.fromkeys(SEEDS, seed))
+    _check_parts(path, params)
+    return params
+
+
+def _check_parts(path: str, params: Dict[str, Any]) -> None:
     if not isinstance(params.get("model"), dict) or not isinstance(params.get("trainer"), dict):
         raise ConfigurationError(f"the config {path} has no model and trainer to study")
     if "validation_data_path" not in params:
         raise ConfigurationError(f"the config {path} has no validation_data_path, by which settings are chosen")
-    return params
 
 
 def _override(path: str, params: Dict[str, Any], overrides: Dict[str, Any]) -> Dict[str, Any]:
