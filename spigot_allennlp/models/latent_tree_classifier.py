@@ -99,7 +99,8 @@ class LatentTreeClassifier(LatentTreeModel):
             `logits` and `probabilities`, `(batch, labels)`; `attention` over the words, `(batch, words)`; with a tree,
             `tree` (what was conditioned on), `(batch, 1 + words, 1 + words)`, and outside training its `heads`,
             `(batch, 1 + words)`; `loss` with labels. Made human readable: `words`, `label`, `probabilities` by label,
-            and with a tree `heads`, where words count from 1 and 0 is ROOT.
+            and with a tree `heads`, where words count from 1 and 0 is ROOT; where a word of an
+            `arc_graph` has several, the first, and -1 for none.
         """
         states, mask = self.text_encoder(tokens)
 

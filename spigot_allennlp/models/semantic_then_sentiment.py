@@ -189,7 +189,10 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
     ) -> Dict[str, Any]:
         if self.semantic_parser is None or self.frozen_parser:
             reason = "graph is 'none'" if self.semantic_parser is None else "frozen_parser is true"
-            raise ConfigurationError(f"a batch has gold graphs or trees, but {reason}: no parser is there to learn")
+            raise ConfigurationError(
+                f"a batch has gold graphs or trees, but {reason}: no parser is there to learn; valid: data with "
+                "sentiment alone"
+            )
         self._parser_steps = True
         output = self.semantic_parser(tokens, metadata, *gold)
         return {"loss": output["loss"], "metadata": metadata} if self.training else output
