@@ -25,5 +25,5 @@ local embedder = 'model.text_field_embedder.token_embedders.tokens.';
     'data_loader.batch_sampler.batch_size': [32],
     'trainer.num_epochs': [3],
   },
-  seeds: [1],
+  seeds: [1, 2, 3],
 }
