@@ -9,6 +9,7 @@ local embedder = 'model.text_field_embedder.token_embedders.tokens.';
     { type: 'spigot', num_steps: [1, 5, 10] },
     'spigot_eg',
     'marginals',
+    'sparsemap',
     'perturb_and_map',
     'gumbel_softmax',
     'score_function',

@@ -1,11 +1,16 @@
-// Binary SST by sentences: trainable word vectors of 100 dimensions from a random start, as no pre-trained ones are at
-// hand, and three epochs (Mihaylova et al. 2020, section 5.2 have GloVe and 50).
+// As `sentiment.jsonnet`, with Peng et al.'s relaxation as the projection.
 local embedder = 'model.text_field_embedder.token_embedders.tokens.';
 {
   estimators: [
     'spigot',
     { type: 'spigot_ce', step_size: [0.1, 1] },
-    { type: 'pulled_back', start: 'marginals', update: 'projected_gradient', intermediate_loss: 'cross_entropy', num_steps: 5 },
+    {
+      type: 'pulled_back',
+      start: 'marginals',
+      update: 'projected_gradient',
+      intermediate_loss: 'cross_entropy',
+      num_steps: 5,
+    },
   ],
   overrides: {
     'model.structure.projection': ['single_head'],
