@@ -13,14 +13,14 @@ instances of the same gold cluster and the same present value; nothing else is c
 
 import argparse
 import statistics
-from typing import Dict, Tuple
+from typing import Dict, Sequence, Tuple
 
 import torch
 from allennlp.common import Params
 from allennlp.data import Batch, DatasetReader, Vocabulary
 from reporting import HERE, machine, table, write
 
-from spigot_allennlp.estimators import Estimator, PulledBack
+from spigot_allennlp.estimators import Estimator, PulledBack, Spigot, StraightThrough
 from spigot_allennlp.models import LatentClusterClassifier
 
 Data = Dict[str, Dict[str, torch.Tensor]]
@@ -89,8 +89,14 @@ def train(
     return best
 
 
+def in_percent(scores: Sequence[float]) -> str:
+    """Accuracy and V-measure."""
+    accuracy, v_measure = scores
+    return f"{100 * accuracy:.1f} / {100 * v_measure:.0f}"
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-clusters", type=int, default=3)
     parser.add_argument("--updates", type=int, default=2500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
@@ -100,10 +106,10 @@ def main() -> None:
     vocab = Vocabulary()
     data = {split: read(arguments.num_clusters, split, vocab) for split in ("train", "validation")}
     estimators = {
-        "`spigot`, step .1": lambda: Estimator.by_name("spigot")(step_size=0.1),
+        "`spigot`, step .1": lambda: Spigot(step_size=0.1),
         "averaged, step .1": lambda: AveragedSpigot(data["train"]["cluster"], step_size=0.1),
         "averaged, step 1": lambda: AveragedSpigot(data["train"]["cluster"], step_size=1.0),
-        "`ste`": lambda: Estimator.by_name("ste")(),
+        "`ste`": StraightThrough,
     }
     runs = [
         {
@@ -137,11 +143,6 @@ def main() -> None:
             "0.01": table(header, rows)
         },
     )
-
-
-def in_percent(scores) -> str:
-    accuracy, v_measure = scores
-    return f"{100 * accuracy:.1f} / {100 * v_measure:.0f}"
 
 
 if __name__ == "__main__":

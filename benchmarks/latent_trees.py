@@ -10,6 +10,7 @@ nearly all, every word wants the same head.
 
 import argparse
 from pathlib import Path
+from typing import Any, List
 
 import torch
 from allennlp.data import Batch
@@ -38,7 +39,7 @@ def additive_share(scores: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def describe(archive_file: Path, data: Path, count: int) -> list:
+def describe(archive_file: Path, data: Path, count: int) -> List[Any]:
     """The row of an archive."""
     archive = load_archive(archive_file)
     model = archive.model.eval()
