@@ -1,11 +1,11 @@
 """
-Structured inference on a GPU: each operation's batched path beside the trip to the CPU and back, and which of them
-`spigot_allennlp.functional.routes` chooses, on random scores that lie on the GPU.
+Structured inference on a GPU: each operation's batched path beside the host route, to the CPU and back, and which of
+them `spigot_allennlp.functional.routes` chooses, on random scores that lie on the GPU.
 
     python benchmarks/gpu.py
 
 Writes `gpu.json` and `gpu.md` next to this file. Both routes take turns, and both results are compared with float64 on
-the CPU. With `--device cpu` the batched paths run on the CPU, beside the kernels without a trip: to see that all works,
+the CPU. With `--device cpu` the batched paths run on the CPU, beside the kernels without copies: to see that all works,
 not to measure.
 """
 
@@ -71,7 +71,7 @@ OPERATIONS: Dict[str, Callable[[Inputs], Callable[[], torch.Tensor]]] = {
     "gradient of matrix-tree marginals": backward_of(nonprojective_marginals),
     "simplex projection": forward_of(lambda scores, mask: project_simplex(scores)),
 }
-ROUTES = {"batched": True, "trip": False}
+ROUTES = {"batched": True, "host": False}
 
 
 def error(inputs: Inputs, found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -108,7 +108,7 @@ def measure(name: str, batch_size: int, length: int, device: torch.device, budge
                 else:
                     errors[route] = error(inputs, result, expected)
         rounds += 1
-    chosen = "batched" if routes.batched_on_device(name, inputs.scores) else "trip"
+    chosen = "batched" if routes.batched_on_device(name, inputs.scores) else "host"
     medians = {route: statistics.median(samples) for route, samples in times.items()}
     return {
         "operation": name,
@@ -149,13 +149,13 @@ def main() -> None:
                 cells.append(cell)
                 print(
                     f"{name}, B {batch_size}, n {length}: batched {cell['ms']['batched']:.3g} ms, "
-                    f"trip {cell['ms']['trip']:.3g} ms, chosen: {cell['chosen']}, errors {cell['errors']}",
+                    f"host {cell['ms']['host']:.3g} ms, chosen: {cell['chosen']}, errors {cell['errors']}",
                     flush=True,
                 )
 
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU: the batched paths ran on the CPU"
     # A tenth is noise.
-    slower = [cell for cell in cells if cell["ms"][cell["chosen"]] > 1.1 * cell["ms"]["trip"]]
+    slower = [cell for cell in cells if cell["ms"][cell["chosen"]] > 1.1 * cell["ms"]["host"]]
     results = {
         "machine": machine(torch.get_num_threads()),
         "device": where,
@@ -180,10 +180,11 @@ def main() -> None:
     missed = sum(cell["chosen"] != cell["fastest"] for cell in cells)
     verdict = (
         f"{where}. Largest error of any result against float64: {largest:.1e} (at most {TOLERANCE:g} is asked for). "
-        f"Of {len(cells)} cells, what the rule chose is slower than the trip by more than a tenth in {len(slower)}; "
+        f"Of {len(cells)} cells, what the rule chose is slower than the host route by more than a tenth in "
+        f"{len(slower)}; "
         f"the other route is faster in {missed}.\n"
     )
-    header = ["B", "n", "batched, ms", "trip, ms", "chosen", "fastest", "error"]
+    header = ["B", "n", "batched, ms", "host, ms", "chosen", "fastest", "error"]
     sections = {"Device": verdict, **{name.capitalize(): table(header, rows[name]) for name in OPERATIONS}}
     write(arguments.out, "gpu", "Structured inference on a GPU", results, sections)
 

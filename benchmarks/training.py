@@ -56,7 +56,7 @@ class TorchStructTree(ProjectiveTree):
         marginals = DependencyCRF(potentials, mask[:, 1:].sum(-1), multiroot=not self.single_root).marginals
         arcs = torch.nn.functional.pad(marginals.transpose(1, 2).masked_fill(words, 0.0), (1, 0, 1, 0))
         from_root = torch.nn.functional.pad(marginals.diagonal(0, 1, 2).unsqueeze(-1), (0, mask.size(1) - 1, 1, 0))
-        return (arcs + from_root).masked_fill(~self.parts_mask(mask), 0.0)
+        return (arcs + from_root).masked_fill(~self.legal_parts(scores, mask), 0.0)
 
 
 class Phases:

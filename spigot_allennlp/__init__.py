@@ -51,11 +51,10 @@ def _require_allennlp() -> None:
 
 _require_allennlp()
 
-from spigot_allennlp import archives, compat  # noqa: E402
+from spigot_allennlp import patches  # noqa: E402
 
-# Before anything else: the mends have to be in place when AllenNLP's classes are first used.
-compat.apply()
-archives.apply()
+# Before anything else: the patches have to be in place when AllenNLP's classes are first used.
+patches.apply()
 
 from spigot_allennlp import external_variables  # noqa: E402
 
@@ -63,7 +62,7 @@ external_variables.set_defaults()
 
 from spigot_allennlp import (  # noqa: E402, F401
     commands,
-    dataset_readers,
+    data,
     estimators,
     functional,
     metrics,

@@ -43,8 +43,8 @@ def test_gpu_benchmark(tmp_path):
     results = json.loads((tmp_path / "gpu.json").read_text())
     assert len({cell["operation"] for cell in results["cells"]}) == 7
     for cell in results["cells"]:
-        assert cell["exact"] and cell["chosen"] == "trip", cell
-        assert cell["ms"]["batched"] > 0 and cell["ms"]["trip"] > 0
+        assert cell["exact"] and cell["chosen"] == "host", cell
+        assert cell["ms"]["batched"] > 0 and cell["ms"]["host"] > 0
     assert "no GPU" in (tmp_path / "gpu.md").read_text()
 
 

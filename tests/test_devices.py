@@ -25,14 +25,14 @@ ESTIMATORS = sorted(
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 
-# On the CPU the trip is the reference itself.
+# On the CPU the host route is the reference itself.
 @pytest.fixture(
     params=[
         ("cpu", True),
         pytest.param(("cuda", True), marks=gpu),
         pytest.param(("cuda", False), marks=gpu),
     ],
-    ids=["cpu, batched", "cuda, batched", "cuda, trip"],
+    ids=["cpu, batched", "cuda, batched", "cuda, host"],
 )
 def device(request: pytest.FixtureRequest) -> Iterator[str]:
     """Where the scores are; the route is chosen on the way."""
@@ -111,7 +111,7 @@ def test_estimator(name: str, structure_name: str, device: str) -> None:
         found = run(estimator.to(device), moved(problem(structure_name, seed=3), device))
         with mock.patch.object(routes, "batched_on_device", lambda operation, scores: False):
             expected = run(Estimator.from_params(Params({"type": name})), problem(structure_name, seed=3))
-    pairs = [(found.output.structure, expected.output.structure), (found.gradient, expected.gradient)]
+    pairs = [(found.output.value, expected.output.value), (found.gradient, expected.gradient)]
     pairs += [(found.parameters[key], expected.parameters[key]) for key in expected.parameters]
     for ours, theirs in pairs:
         assert_as_on_the_cpu(ours.detach(), theirs.detach(), device, torch.double)

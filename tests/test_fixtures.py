@@ -7,7 +7,7 @@ import conllu
 import pytest
 from nltk import Tree
 
-from spigot_allennlp.dataset_readers import DependencyGraph, parse_companion, parse_conllu, parse_sdp
+from spigot_allennlp.data import Sentence, parse_companion, parse_conllu, parse_sdp
 from tests.conftest import FIXTURES, PROJECT_ROOT
 
 CONLLU = ["train", "dev", "test"]
@@ -22,7 +22,7 @@ def lines_of(name: str) -> List[str]:
     return (FIXTURES / name).read_text(encoding="utf-8").splitlines()
 
 
-def graphs(part: str, **options: str) -> List[DependencyGraph]:
+def graphs(part: str, **options: str) -> List[Sentence]:
     return list(parse_conllu(lines_of(f"graphs/{part}.conllu"), f"{part}.conllu", **options))
 
 

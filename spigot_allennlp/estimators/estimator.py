@@ -17,10 +17,10 @@ class EstimatorOutput(NamedTuple):
     """
     # Parameters
 
-    structure : `torch.Tensor`
+    value : `torch.Tensor`
         What the forward pass used for `z`, in the shape of the scores.
     outputs : `Dict[str, torch.Tensor]`
-        The downstream outputs at `structure`.
+        The downstream outputs at `value`.
     instance_loss : `torch.Tensor`, optional
         `(batch,)`: the loss of each instance, which carries the surrogate gradient. Reduce and scale it at will.
         `None` without gold labels.
@@ -29,7 +29,7 @@ class EstimatorOutput(NamedTuple):
         pass has run, and NaN until then.
     """
 
-    structure: torch.Tensor
+    value: torch.Tensor
     outputs: Dict[str, torch.Tensor]
     instance_loss: Optional[torch.Tensor]
     diagnostics: Dict[str, torch.Tensor]
@@ -136,42 +136,3 @@ class Estimator(torch.nn.Module, Registrable):
         What the downstream model sees in evaluation, in the scores' shape: noiseless, and with no surrogate gradient.
         """
         return structure.argmax(scores, mask)
-
-
-def positive(name: str, value: float) -> float:
-    """
-    `value`, if it is a finite number above 0.
-
-    # Errors
-
-    `ConfigurationError` otherwise.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise ConfigurationError(f"{name} is {value!r}; valid: a number > 0")
-    return value
-
-
-def at_least_one(name: str, value: int) -> int:
-    """
-    `value`, if it is an integer above 0.
-
-    # Errors
-
-    `ConfigurationError` otherwise.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"{name} is {value!r}; valid: an integer >= 1")
-    return value
-
-
-def one_of(name: str, value: str, valid: Tuple[str, ...]) -> str:
-    """
-    `value`, if it is one of `valid`.
-
-    # Errors
-
-    `ConfigurationError` otherwise.
-    """
-    if value not in valid:
-        raise ConfigurationError(f"{name} is {value!r}; valid: {', '.join(map(repr, valid))}")
-    return value

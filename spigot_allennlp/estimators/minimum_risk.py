@@ -2,7 +2,8 @@ from typing import Optional
 
 import torch
 
-from spigot_allennlp.estimators.estimator import Downstream, Estimator, EstimatorOutput, at_least_one
+from spigot_allennlp.checks import at_least_one
+from spigot_allennlp.estimators.estimator import Downstream, Estimator, EstimatorOutput
 from spigot_allennlp.structures import Categorical, LatentStructure
 
 

@@ -2,14 +2,8 @@ from typing import Callable, Dict, Optional
 
 import torch
 
-from spigot_allennlp.estimators.estimator import (
-    Downstream,
-    Estimator,
-    EstimatorOutput,
-    at_least_one,
-    one_of,
-    positive,
-)
+from spigot_allennlp.checks import at_least_one, one_of, positive
+from spigot_allennlp.estimators.estimator import Downstream, Estimator, EstimatorOutput
 from spigot_allennlp.estimators.surrogate import (
     PullBackDiagnostics,
     attach_as_loss_term,

@@ -6,7 +6,8 @@ from typing import Optional
 
 import torch
 
-from spigot_allennlp.estimators.estimator import Downstream, Estimator, EstimatorOutput, positive
+from spigot_allennlp.checks import positive
+from spigot_allennlp.estimators.estimator import Downstream, Estimator, EstimatorOutput
 from spigot_allennlp.estimators.noise import gumbel
 from spigot_allennlp.estimators.surrogate import straight_through
 from spigot_allennlp.structures import LatentStructure

@@ -3,13 +3,8 @@ from typing import Optional
 import torch
 from allennlp.common.checks import ConfigurationError
 
-from spigot_allennlp.estimators.estimator import (
-    Downstream,
-    Estimator,
-    EstimatorOutput,
-    at_least_one,
-    one_of,
-)
+from spigot_allennlp.checks import at_least_one, nonnegative, one_of
+from spigot_allennlp.estimators.estimator import Downstream, Estimator, EstimatorOutput
 from spigot_allennlp.structures import LatentStructure
 
 _BASELINES = ("none", "moving_average", "self_critic", "leave_one_out")
@@ -46,9 +41,7 @@ class ScoreFunction(Estimator):
         self.baseline = one_of("baseline", baseline, _BASELINES)
         if baseline == "leave_one_out" and num_samples < 2:
             raise ConfigurationError(f"num_samples is {num_samples}; the baseline 'leave_one_out' takes >= 2")
-        if not 0 <= entropy_weight < float("inf"):
-            raise ConfigurationError(f"entropy_weight is {entropy_weight}; valid: a number >= 0")
-        self.entropy_weight = entropy_weight
+        self.entropy_weight = nonnegative("entropy_weight", entropy_weight)
         self.diagnostics = ("entropy",) if entropy_weight > 0 else ()
         self.average_loss: Optional[torch.Tensor]
         self.num_batches: Optional[torch.Tensor]

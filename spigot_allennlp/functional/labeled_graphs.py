@@ -69,7 +69,7 @@ def _assign_roles(
     scores: torch.Tensor, deterministic: torch.Tensor, labels: torch.Tensor, values: torch.Tensor
 ) -> None:
     """
-    Mends `labels`, and `values`, their scores, where a predicate has several arguments in a deterministic role.
+    Corrects `labels`, and `values`, their scores, where a predicate has several arguments in a deterministic role.
     """
     num_heads, num_labels = scores.shape[2:]
     batch, dependents, heads = ((labels >= 0) & deterministic[labels]).nonzero(as_tuple=True)

@@ -6,7 +6,7 @@ from typing import Dict, NamedTuple
 
 import torch
 
-# Seconds to launch one operation on a GPU, and the least that a trip to the CPU waits for: three copies that the two
+# Seconds to launch one operation on a GPU, and the least that the host route waits for: three copies that the two
 # sides synchronise on. Bytes a second between them, at best.
 _LAUNCH = 10e-6
 _WAIT = 50e-6
@@ -48,26 +48,26 @@ _COSTS: Dict[str, _Cost] = {
 
 def batched_on_device(operation: str, scores: torch.Tensor) -> bool:
     """
-    The one rule: whether `operation` on these scores takes the batched path, on the scores' own device, or the trip to
-    the CPU. It takes the one that should be faster, by an estimate of both:
+    The one rule: whether `operation` on these scores takes the batched path, on the scores' own device, or the host
+    route: to the CPU and back. It takes the one that should be faster, by an estimate of both:
 
         batched   launches * 10 us + work * device
-        trip      50 us + bytes / (20 GB/s) + work * host / threads
+        host      50 us + bytes / (20 GB/s) + work * host / threads
 
     **None of this was measured on a GPU.** The launches are counted, and 10 us for each are what a slow host needs.
     `device` follows from the bytes that the operations read and write, at 1 TB/s, and for matrices from 100 GFLOP/s
-    in float64. `host` are the lowest times over all sizes, so that in doubt the trip is taken: the bar is that nothing
-    is slower than the trip. Those of the two gradients were measured for this table, those of the other operations are
-    from `benchmarks/inference.md`, and that of the argmax rests on both. `python benchmarks/gpu.py` measures both ways
-    on a GPU, beside what the rule chooses; the numbers above are to be replaced by what it finds.
+    in float64. `host` are the lowest times over all sizes, so that in doubt the host route is taken: the bar is that
+    nothing is slower than the host route. Those of the two gradients were measured for this table, those of the other
+    operations are from `benchmarks/inference.md`, and that of the argmax rests on both. `python benchmarks/gpu.py`
+    measures both ways on a GPU, beside what the rule chooses; the numbers above are to be replaced by what it finds.
 
     On the CPU the compiled kernels are the reference, and always taken. So they are where torch is told to use
     deterministic algorithms only, which the batched path does not promise to be made of, and on devices other than
     CUDA's (some have no float64).
 
-    Operations that are not in the table always take the trip. Chu-Liu-Edmonds, the k best and Wilson's samples branch
-    on what they find, differently in every sentence; exact sampling of projective trees walks a chart top down in
-    numbers of extended range, and the active set of a projection solves a small dense system in each of dozens of
+    Operations that are not in the table always take the host route. Chu-Liu-Edmonds, the k best and Wilson's samples
+    branch on what they find, differently in every sentence; exact sampling of projective trees walks a chart top down
+    in numbers of extended range, and the active set of a projection solves a small dense system in each of dozens of
     rounds: as torch operations all of these are hundreds of launches for a few floating-point operations each. Those
     that are made of a fixed number of torch operations anyway (`independent.py`, `subsets.py`, sums over tag sequences,
     box and budget) run where the scores are, without a choice.
@@ -87,5 +87,5 @@ def batched_on_device(operation: str, scores: torch.Tensor) -> bool:
     if cost.cubic:
         work *= tokens
     batched = _LAUNCH * (cost.launches + cost.launches_per_token * tokens) + 1e-9 * cost.device * work
-    trip = _WAIT + moved / _BANDWIDTH + 1e-9 * cost.host * work / torch.get_num_threads()
-    return batched < trip
+    host = _WAIT + moved / _BANDWIDTH + 1e-9 * cost.host * work / torch.get_num_threads()
+    return batched < host

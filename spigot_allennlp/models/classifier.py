@@ -7,8 +7,8 @@ from allennlp.models import Model
 from allennlp.modules import FeedForward
 from allennlp.nn import Activation
 
+from spigot_allennlp.checks import one_of
 from spigot_allennlp.estimators import Downstream, Estimator, Pipeline
-from spigot_allennlp.estimators.estimator import one_of
 from spigot_allennlp.functional.trees import heads_from_arcs
 from spigot_allennlp.metrics import Accuracy, EstimatorDiagnostics, TreeScores
 from spigot_allennlp.structures import LatentStructure
@@ -95,7 +95,7 @@ class LatentStructureClassifier(Model):
         """
         estimate = self.estimator(scores, mask, self.structure, downstream)
         self._diagnostics(estimate.diagnostics)
-        return estimate.structure, {**estimate.outputs, "instance_loss": estimate.instance_loss}
+        return estimate.value, {**estimate.outputs, "instance_loss": estimate.instance_loss}
 
     def _classified(self, outputs: Dict[str, torch.Tensor], label: Optional[torch.Tensor]) -> Dict[str, Any]:
         """

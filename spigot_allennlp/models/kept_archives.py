@@ -1,11 +1,12 @@
 import os
 import shutil
-import tempfile
 from typing import Any, Callable, Iterator, Optional, Tuple, Union
 
 from allennlp.common import Params
 from allennlp.common.file_utils import cached_path
 from allennlp.models import Model
+
+from spigot_allennlp.files import written_atomically
 
 
 class KeepsArchives(Model):
@@ -50,9 +51,7 @@ def _kept(archive_file: str, copy: str) -> str:
         if os.path.isdir(original):
             # A serialization directory, from which AllenNLP loads, too.
             return archive_file
-        # At once, as the workers of a distributed run may come here together.
-        with tempfile.NamedTemporaryFile(dir=os.path.dirname(copy), prefix=".", delete=False) as file:
-            with open(original, "rb") as archive:
-                shutil.copyfileobj(archive, file)
-        os.replace(file.name, copy)
+        # The workers of a distributed run may come here together.
+        with written_atomically(copy, several_writers=True) as part:
+            shutil.copyfile(original, part)
     return copy

@@ -6,14 +6,13 @@ from allennlp.data import Vocabulary
 from allennlp.models import Model
 from allennlp.nn import InitializerApplicator
 
+from spigot_allennlp.checks import at_least_one, one_of, refuse_unknown_keys
 from spigot_allennlp.estimators import Estimator
-from spigot_allennlp.estimators.estimator import at_least_one, one_of
 from spigot_allennlp.metrics import VMeasure
 from spigot_allennlp.models.classifier import LatentStructureClassifier
 from spigot_allennlp.structures import Categorical, LatentStructure
-from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
-_CLUSTER = ("predicted", "gold", "none")
+_CLUSTER = ("latent", "gold", "none")
 
 
 @Model.register("latent_cluster_classifier")
@@ -30,8 +29,8 @@ class LatentClusterClassifier(LatentStructureClassifier):
     num_clusters : `int`
     num_features : `int`, optional (default = `100`)
     num_labels : `int`, optional (default = `2`)
-    cluster : `str`, optional (default = `"predicted"`)
-        `"predicted"`: a latent cluster. `"gold"`: the gold one, also when evaluating. `"none"`: no cluster, and one
+    cluster : `str`, optional (default = `"latent"`)
+        `"latent"`: a latent cluster. `"gold"`: the gold one, also when evaluating. `"none"`: no cluster, and one
         linear classifier. With the latter two, `structure` and `estimator` are of no account.
     structure : `LatentStructure`, optional (default = `categorical`)
     estimator : `Estimator`, optional (default = `spigot`)
@@ -49,7 +48,7 @@ class LatentClusterClassifier(LatentStructureClassifier):
         num_clusters: int,
         num_features: int = 100,
         num_labels: int = 2,
-        cluster: str = "predicted",
+        cluster: str = "latent",
         structure: LatentStructure = None,
         estimator: Estimator = None,
         initializer: InitializerApplicator = InitializerApplicator(),
@@ -65,7 +64,7 @@ class LatentClusterClassifier(LatentStructureClassifier):
             self.decoder = torch.nn.Linear(num_features, num_labels)
         else:
             self.decoder = torch.nn.Bilinear(num_clusters, num_features, num_labels)
-        if cluster == "predicted":
+        if cluster == "latent":
             self.scorer = torch.nn.Linear(num_features, num_clusters)
             structure = structure or Categorical()
             if not isinstance(structure, Categorical):
@@ -148,6 +147,6 @@ class LatentClusterClassifier(LatentStructureClassifier):
         As of all classifiers, and of latent clusters `v_measure`.
         """
         metrics = super().get_metrics(reset)
-        if self.cluster == "predicted":
+        if self.cluster == "latent":
             metrics["v_measure"] = self._v_measure.get_metric(reset)
         return metrics

@@ -7,13 +7,13 @@ from allennlp.models import Model
 from allennlp.modules import Seq2SeqEncoder, TextFieldEmbedder
 from allennlp.nn import InitializerApplicator
 
+from spigot_allennlp.checks import refuse_unknown_keys
 from spigot_allennlp.estimators import Estimator
 from spigot_allennlp.models.classifier import LatentTreeModel
 from spigot_allennlp.models.syntactic_parser import readable_trees
 from spigot_allennlp.modules import ArcScorer, AttentionPooling, MlpArcScorer, TextEncoder
 from spigot_allennlp.structures import LatentStructure, ProjectiveTree
 from spigot_allennlp.structures.latent_structure import check_arcs
-from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
 
 @Model.register("latent_tree_classifier")

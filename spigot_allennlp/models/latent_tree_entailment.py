@@ -8,6 +8,7 @@ from allennlp.modules import FeedForward, TextFieldEmbedder
 from allennlp.nn import Activation, InitializerApplicator
 from allennlp.nn.util import get_text_field_mask, masked_softmax
 
+from spigot_allennlp.checks import refuse_unknown_keys
 from spigot_allennlp.estimators import Estimator
 from spigot_allennlp.models.classifier import LatentTreeModel
 from spigot_allennlp.models.syntactic_parser import readable_trees
@@ -15,7 +16,6 @@ from spigot_allennlp.modules import ArcScorer, MlpArcScorer, RootSentinel
 from spigot_allennlp.modules.root import mask_with_root
 from spigot_allennlp.structures import LatentStructure, NonprojectiveTree, Product
 from spigot_allennlp.structures.latent_structure import check_arcs
-from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
 
 @Model.register("latent_tree_entailment")

@@ -8,8 +8,8 @@ from allennlp.models import Model
 from allennlp.modules import Seq2SeqEncoder, TextFieldEmbedder
 from allennlp.nn import InitializerApplicator
 
+from spigot_allennlp.checks import one_of, refuse_unknown_keys
 from spigot_allennlp.estimators import Estimator
-from spigot_allennlp.estimators.estimator import one_of
 from spigot_allennlp.metrics import MaskedMean
 from spigot_allennlp.models.classifier import LatentStructureClassifier
 from spigot_allennlp.models.kept_archives import KeepsArchives
@@ -18,7 +18,6 @@ from spigot_allennlp.models.vocabularies import check_vocabulary
 from spigot_allennlp.modules import GraphComposer, TextEncoder
 from spigot_allennlp.modules.relations import RELATIONS_OFFSET
 from spigot_allennlp.structures import ArcGraph, LabeledArcGraph, LatentStructure
-from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
 _GRAPH = ("latent", "none")
 

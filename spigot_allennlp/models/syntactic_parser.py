@@ -9,6 +9,7 @@ from allennlp.models import Model
 from allennlp.modules import Seq2SeqEncoder, TextFieldEmbedder
 from allennlp.nn import InitializerApplicator
 
+from spigot_allennlp.checks import refuse_unknown_keys
 from spigot_allennlp.functional.trees import heads_from_arcs
 from spigot_allennlp.metrics import TreeScores
 from spigot_allennlp.models.kept_archives import KeepsArchives
@@ -17,7 +18,6 @@ from spigot_allennlp.modules import ArcPruner, ArcScorer, BiaffineArcScorer, Par
 from spigot_allennlp.modules.root import with_root
 from spigot_allennlp.modules.word_dropout import no_word_dropout
 from spigot_allennlp.structures import LatentStructure
-from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
 
 class ParserState(NamedTuple):

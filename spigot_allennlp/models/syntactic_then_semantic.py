@@ -8,8 +8,8 @@ from allennlp.models import Model
 from allennlp.modules import Seq2SeqEncoder, TextFieldEmbedder
 from allennlp.nn import InitializerApplicator
 
+from spigot_allennlp.checks import at_least_one, refuse_unknown_keys
 from spigot_allennlp.estimators import Estimator
-from spigot_allennlp.estimators.estimator import at_least_one
 from spigot_allennlp.functional.labeled_graphs import best_graph
 from spigot_allennlp.functional.trees import arcs_from_heads, heads_from_arcs, legal_arcs
 from spigot_allennlp.metrics import DependencyGraphF1, EstimatorDiagnostics, TreeScores
@@ -39,9 +39,8 @@ from spigot_allennlp.modules.root import with_root
 from spigot_allennlp.modules.word_dropout import no_word_dropout
 from spigot_allennlp.structures import ArcGraph, LatentStructure
 from spigot_allennlp.structures.latent_structure import check_arcs
-from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
-_SYNTAX = ("predicted", "gold", "none")
+_SYNTAX = ("latent", "gold", "none")
 
 
 @Model.register("syntactic_then_semantic")
@@ -67,12 +66,12 @@ class SyntacticThenSemantic(KeepsArchives):
     text_field_embedder : `TextFieldEmbedder`
     encoder : `Seq2SeqEncoder`, optional (default = `None`)
         `None` uses the embeddings themselves.
-    syntax : `str`, optional (default = `"predicted"`)
-        `"predicted"`: a latent tree. `"gold"`: gold trees, also when evaluating. `"none"`: no tree, the rest unchanged.
+    syntax : `str`, optional (default = `"latent"`)
+        `"latent"`: a latent tree. `"gold"`: gold trees, also when evaluating. `"none"`: no tree, the rest unchanged.
     syntactic_parser : `Model`, optional (default = `None`)
         A `syntactic_parser` with an encoder of its own; through `from_archive` a pre-trained one. Without it,
         syntax and semantics share this model's encoder.
-    frozen_syntax : `bool`, optional (default = `False`)
+    frozen_parser : `bool`, optional (default = `False`)
         Whether `syntactic_parser` stays as it is, without dropout.
     arc_scorer : `Lazy[ArcScorer]`, optional (default = biaffine)
         Scores the tree's arcs where the encoder is shared.
@@ -112,9 +111,9 @@ class SyntacticThenSemantic(KeepsArchives):
         vocab: Vocabulary,
         text_field_embedder: TextFieldEmbedder,
         encoder: Optional[Seq2SeqEncoder] = None,
-        syntax: str = "predicted",
+        syntax: str = "latent",
         syntactic_parser: Optional[Model] = None,
-        frozen_syntax: bool = False,
+        frozen_parser: bool = False,
         arc_scorer: Lazy[ArcScorer] = Lazy(BiaffineArcScorer),
         structure: LatentStructure = None,
         estimator: Estimator = None,
@@ -143,10 +142,10 @@ class SyntacticThenSemantic(KeepsArchives):
         self.text_encoder = TextEncoder(text_field_embedder, encoder, dropout)
         dim = self.text_encoder.get_output_dim()
         self.syntactic_parser = syntactic_parser
-        self.frozen_syntax = frozen_syntax
+        self.frozen_parser = frozen_parser
         self._check_parser()
         # A tree from elsewhere needs no scores.
-        shared = syntax == "predicted" and syntactic_parser is None
+        shared = syntax == "latent" and syntactic_parser is None
         for key, value in {"syntactic_loss": syntactic_loss, "syntactic_pruner": syntactic_pruner}.items():
             if value is not None and not shared:
                 raise ConfigurationError(
@@ -161,7 +160,7 @@ class SyntacticThenSemantic(KeepsArchives):
             if shared
             else None
         )
-        if frozen_syntax:
+        if frozen_parser:
             self.syntactic_parser.requires_grad_(False)
         if not isinstance(syntactic_loss_weight, WeightSchedule):
             syntactic_loss_weight = ConstantWeight(syntactic_loss_weight)
@@ -195,12 +194,12 @@ class SyntacticThenSemantic(KeepsArchives):
     def _check_parser(self) -> None:
         parser = self.syntactic_parser
         if parser is None:
-            if self.frozen_syntax:
+            if self.frozen_parser:
                 raise ConfigurationError(
-                    "frozen_syntax needs a syntactic_parser; the shared encoder has none to freeze"
+                    "frozen_parser needs a syntactic_parser; the shared encoder has none to freeze"
                 )
             return
-        if self.syntax != "predicted":
+        if self.syntax != "latent":
             raise ConfigurationError(f"syntactic_parser is of no use where syntax is '{self.syntax}'")
         if not isinstance(parser, SyntacticParser):
             raise ConfigurationError(
@@ -223,7 +222,7 @@ class SyntacticThenSemantic(KeepsArchives):
 
     def train(self, mode: bool = True) -> "SyntacticThenSemantic":
         super().train(mode)
-        if self.frozen_syntax:
+        if self.frozen_parser:
             self.syntactic_parser.eval()
         return self
 
@@ -276,7 +275,7 @@ class SyntacticThenSemantic(KeepsArchives):
             return self._downstream(states, mask, tree, gold_graph, pruned)
 
         parser_states, relations, syntactic_loss, tree = states, None, None, None
-        if self.syntax == "predicted":
+        if self.syntax == "latent":
             parser_head = self.parser_head
             if self.syntactic_parser is not None:
                 parser_head = self.syntactic_parser.head
@@ -289,9 +288,9 @@ class SyntacticThenSemantic(KeepsArchives):
                 syntactic_loss = parser_head.loss(parser_states, loss_scores, mask, gold_heads, gold_relations)
             if self.training and gold_graph is None:
                 # A batch of trees alone: nothing follows, and a frozen parser learns nothing from it.
-                return self._output({}, None, metadata, None if self.frozen_syntax else syntactic_loss)
+                return self._output({}, None, metadata, None if self.frozen_parser else syntactic_loss)
             estimate = self.estimator(scores, mask, self.structure, downstream)
-            tree, outputs, instance_loss = estimate.structure, estimate.outputs, estimate.instance_loss
+            tree, outputs, instance_loss = estimate.value, estimate.outputs, estimate.instance_loss
             self._diagnostics(estimate.diagnostics)
             if self.training:
                 heads = heads_from_arcs(tree.detach())
@@ -338,7 +337,7 @@ class SyntacticThenSemantic(KeepsArchives):
         elif self.training:
             raise ConfigurationError(
                 "a training batch has neither gold graphs nor gold trees with a positive syntactic_loss_weight and no "
-                "frozen_syntax (to predict, call model.eval() first); "
+                "frozen_parser (to predict, call model.eval() first); "
                 f"sentences: {[entry.get('sentence_id') for entry in metadata][:5]}"
             )
         return output
@@ -425,7 +424,7 @@ class SyntacticThenSemantic(KeepsArchives):
         """The words' states, given the tree of prediction, and their mask."""
         states, mask = self.text_encoder(tokens)
         tree = None
-        if self.syntax == "predicted":
+        if self.syntax == "latent":
             head, parser_states = self.parser_head, states
             if self.syntactic_parser is not None:
                 head, parser_states = self.syntactic_parser.head, self.syntactic_parser.score(tokens).states
@@ -513,7 +512,7 @@ class SyntacticThenSemantic(KeepsArchives):
         """
         graph = self._graph_f1.get_metric(reset)
         metrics = {name if name.endswith("_f1") else f"_{name}": value for name, value in graph.items()}
-        if self.syntax == "predicted":
+        if self.syntax == "latent":
             metrics.update(self._tree_scores.get_metric(reset))
             head = self.parser_head if self.syntactic_parser is None else self.syntactic_parser.head
             if head.pruner is not None:

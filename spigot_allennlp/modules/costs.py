@@ -1,6 +1,6 @@
 import torch
 
-from spigot_allennlp.modules.weight_schedule import nonnegative
+from spigot_allennlp.checks import nonnegative
 
 
 class Costs:

@@ -1,6 +1,6 @@
 import torch
 
-from spigot_allennlp.estimators.estimator import at_least_one
+from spigot_allennlp.checks import at_least_one
 from spigot_allennlp.modules.arc_scorer import ArcScorer
 
 

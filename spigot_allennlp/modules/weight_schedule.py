@@ -1,6 +1,7 @@
 import torch
 from allennlp.common import Registrable
-from allennlp.common.checks import ConfigurationError
+
+from spigot_allennlp.checks import at_least_one, nonnegative
 
 
 class WeightSchedule(torch.nn.Module, Registrable):
@@ -63,23 +64,8 @@ class LinearWeight(WeightSchedule):
         super().__init__()
         self.start = nonnegative("start", start)
         self.end = nonnegative("end", end)
-        if num_steps < 1:
-            raise ConfigurationError(f"num_steps is {num_steps}; valid: an integer >= 1")
-        self.num_steps = num_steps
+        self.num_steps = at_least_one("num_steps", num_steps)
 
     def weight(self, step: torch.Tensor) -> torch.Tensor:
         progress = (step.float() / self.num_steps).clamp(max=1.0)
         return self.start + (self.end - self.start) * progress
-
-
-def nonnegative(name: str, value: float) -> float:
-    """
-    `value`, if it is a finite number that is at least 0.
-
-    # Errors
-
-    `ConfigurationError` otherwise.
-    """
-    if not 0 <= value < float("inf"):
-        raise ConfigurationError(f"{name} is {value}; valid: a number >= 0")
-    return value

@@ -7,8 +7,7 @@ from allennlp.data import Vocabulary
 from allennlp.modules import TokenEmbedder
 from allennlp.modules.token_embedders import Embedding
 
-from spigot_allennlp.estimators.estimator import positive
-from spigot_allennlp.unknown_keys import refuse_unknown_keys
+from spigot_allennlp.checks import positive, refuse_unknown_keys
 
 
 @TokenEmbedder.register("embedding_with_word_dropout")

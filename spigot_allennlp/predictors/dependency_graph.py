@@ -6,10 +6,10 @@ from allennlp.data import DatasetReader, Instance, Tokenizer
 from allennlp.models import Model
 from allennlp.predictors import Predictor
 
-from spigot_allennlp.dataset_readers import SDP_HEADER, DependencyGraph, write_conllu, write_sdp
+from spigot_allennlp.checks import refuse_unknown_keys
+from spigot_allennlp.data import SDP_HEADER, Sentence, write_conllu, write_sdp
 from spigot_allennlp.predictors.sentence_predictor import SentencePredictor
 from spigot_allennlp.structures import Tree
-from spigot_allennlp.unknown_keys import refuse_unknown_keys
 
 _FORMATS = ("json", "sdp", "conllu")
 
@@ -66,8 +66,8 @@ class DependencyGraphPredictor(SentencePredictor):
         self._lines_dumped += 1
         return header + outputs[self._output_format]
 
-    def _write(self, sentence: DependencyGraph, output: JsonDict) -> str:
-        predicted = DependencyGraph(
+    def _write(self, sentence: Sentence, output: JsonDict) -> str:
+        predicted = Sentence(
             words=sentence.words,
             lemmas=sentence.lemmas,
             pos_tags=sentence.pos_tags,

@@ -9,9 +9,9 @@ from allennlp.data import DatasetReader, Instance, Token, Tokenizer
 from allennlp.models import Model
 from allennlp.predictors import Predictor
 
-from spigot_allennlp.dataset_readers.tabular import parse_json
-from spigot_allennlp.predictors.offline_tokenizer import OfflineSpacyTokenizer
-from spigot_allennlp.unknown_keys import refuse_unknown_keys
+from spigot_allennlp.checks import refuse_unknown_keys
+from spigot_allennlp.data.text_files import parse_json
+from spigot_allennlp.data.tokenizers.offline_spacy import OfflineSpacyTokenizer
 
 # Text may begin with a brace too, but not with what follows it in an object.
 _JSON_OBJECT = re.compile(r"\{\s*[\"}]")

@@ -35,12 +35,12 @@ class ArcGraph(LatentStructure):
 
     def _argmax(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         if self.max_heads is not None:
-            return subsets.argmax(scores, self.parts_mask(mask), self.max_heads)
+            return subsets.argmax(scores, self.legal_parts(scores, mask), self.max_heads)
         # Illegal parts score 0 and are out.
         return (scores > 0).to(scores.dtype)
 
     def _log_partition(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        legal = self.parts_mask(mask)
+        legal = self.legal_parts(scores, mask)
         if self.max_heads is not None:
             return subsets.log_partition(scores, legal, self.max_heads)
         return torch.nn.functional.softplus(scores, threshold=50.0).masked_fill(~legal, 0.0).flatten(1).sum(-1)
@@ -48,21 +48,21 @@ class ArcGraph(LatentStructure):
     def _marginals(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         if self.max_heads is not None:
             return super()._marginals(scores, mask)
-        return scores.sigmoid().masked_fill(~self.parts_mask(mask), 0.0)
+        return scores.sigmoid().masked_fill(~self.legal_parts(scores, mask), 0.0)
 
     def _project(self, point: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         if self.max_heads is not None:
-            return project_budget(point, float(self.max_heads), self.parts_mask(mask))
+            return project_budget(point, float(self.max_heads), self.legal_parts(point, mask))
         return project_box(point)
 
     def _sample(self, scores: torch.Tensor, mask: torch.Tensor, num_samples: int) -> torch.Tensor:
         if self.max_heads is not None:
-            return subsets.sample(scores, self.parts_mask(mask), self.max_heads, num_samples)
+            return subsets.sample(scores, self.legal_parts(scores, mask), self.max_heads, num_samples)
         probabilities = self._marginals(scores.double(), mask).expand(num_samples, -1, -1, -1)
         return torch.bernoulli(probabilities).to(scores.dtype)
 
     def _top_k(self, scores: torch.Tensor, mask: torch.Tensor, k: int) -> Tuple[torch.Tensor, torch.Tensor]:
-        legal = self.parts_mask(mask)
+        legal = self.legal_parts(scores, mask)
         if self.max_heads is not None:
             return subsets.top_k(scores, legal, self.max_heads, k)
         # Each arc chooses between out (score 0) and in.

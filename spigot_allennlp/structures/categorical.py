@@ -17,10 +17,7 @@ class Categorical(LatentStructure):
     Every operation takes O(K) time and memory, `project` and `top_k` O(K log K).
     """
 
-    event_shape = ("batch", "values")
-
-    def parts_mask(self, mask: torch.Tensor) -> torch.Tensor:
-        return mask
+    dimensions = ("batch", "values")
 
     def legal_parts(self, scores: torch.Tensor, mask: Optional[torch.Tensor]) -> torch.Tensor:
         return self._check_mask(scores, mask)

@@ -1,10 +1,11 @@
 from typing import Tuple
 
 import torch
-from allennlp.common.checks import ConfigurationError
 
+from spigot_allennlp.checks import one_of
 from spigot_allennlp.functional import independent
 from spigot_allennlp.functional.projections import project_budget, project_labeled_arcs_sequential
+from spigot_allennlp.functional.trees import legal_arcs
 from spigot_allennlp.structures.latent_structure import LatentStructure
 
 
@@ -29,20 +30,18 @@ class LabeledArcGraph(LatentStructure):
     `ConfigurationError` for another `projection`.
     """
 
-    event_shape = ("batch", "tokens", "tokens", "labels")
+    dimensions = ("batch", "tokens", "tokens", "labels")
 
     def __init__(self, projection: str = "joint") -> None:
-        if projection not in ("joint", "sequential"):
-            raise ConfigurationError(f"projection is '{projection}'; valid: 'joint', 'sequential'")
-        self.projection = projection
+        self.projection = one_of("projection", projection, ("joint", "sequential"))
 
-    def parts_mask(self, mask: torch.Tensor) -> torch.Tensor:
-        return super().parts_mask(mask).unsqueeze(-1)
+    def legal_parts(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return legal_arcs(mask).unsqueeze(-1).expand_as(scores)
 
     def _options(self, scores: torch.Tensor, mask: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
         """Each arc as a row of options, of which the first is its absence."""
         options = torch.nn.functional.pad(scores, (1, 0)).flatten(1, 2)
-        return options, self.parts_mask(mask).flatten(1, 2).expand_as(options)
+        return options, legal_arcs(mask).flatten(1, 2).unsqueeze(-1).expand_as(options)
 
     def _argmax(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return independent.argmax(*self._options(scores, mask))[..., 1:].reshape(scores.shape)

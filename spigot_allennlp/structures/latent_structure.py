@@ -41,7 +41,7 @@ class LatentStructure(Registrable):
 
     # For implementers
 
-    A new structure is one file: `parts_mask`, and as many as it can of the underscored primitives `_argmax`,
+    A new structure is one file: `legal_parts`, and as many as it can of the underscored primitives `_argmax`,
     `_log_partition`, `_marginals`, `_project`, `_sample` and `_top_k`. They receive checked scores in float32 or
     float64 whose illegal parts are 0. Everything else is derived here, once; `supports` says what is there.
     """
@@ -49,22 +49,15 @@ class LatentStructure(Registrable):
     default_implementation = "projective_tree"
 
     # What a shape looks like in error messages; its length is the number of dimensions of scores.
-    event_shape: Tuple[str, ...] = ("batch", "tokens", "tokens")
+    dimensions: Tuple[str, ...] = ("batch", "tokens", "tokens")
 
     # The operations
 
-    def parts_mask(self, mask: torch.Tensor) -> torch.Tensor:
-        """
-        Which parts exist, as a boolean tensor of (or, where `mask` does not tell a size, broadcastable to) the
-        scores' shape.
-        """
-        return legal_arcs(mask)
-
     def legal_parts(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """
-        Which parts exist, as a boolean tensor of the scores' shape.
+        Which parts exist, as a boolean tensor of the scores' shape. Of `scores` only the shape counts.
         """
-        return self.parts_mask(mask).expand_as(scores)
+        return legal_arcs(mask)
 
     def argmax(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """
@@ -211,9 +204,9 @@ class LatentStructure(Registrable):
         """
         if not scores.is_floating_point():
             raise ValueError(f"scores must be of a floating-point type, not {scores.dtype}")
-        if scores.dim() != len(self.event_shape):
+        if scores.dim() != len(self.dimensions):
             raise ValueError(
-                f"scores have shape {tuple(scores.shape)}; a {self._name()} takes ({', '.join(self.event_shape)})"
+                f"scores have shape {tuple(scores.shape)}; a {self._name()} takes ({', '.join(self.dimensions)})"
             )
         mask = self._check_mask(scores, mask)
         if scores.dtype in (torch.float16, torch.bfloat16):
@@ -230,7 +223,7 @@ class LatentStructure(Registrable):
 
     def _check_mask(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         if scores.size(1) != scores.size(2):
-            raise ValueError(f"scores must be ({', '.join(self.event_shape)}), not {tuple(scores.shape)}")
+            raise ValueError(f"scores must be ({', '.join(self.dimensions)}), not {tuple(scores.shape)}")
         return self._check_token_mask(mask, (scores.size(0), scores.size(1)))
 
     def _check_token_mask(self, mask: torch.Tensor, shape: Tuple[int, int]) -> torch.Tensor:
@@ -285,9 +278,9 @@ def check_arcs(structure: LatentStructure) -> LatentStructure:
 
     `ConfigurationError` otherwise.
     """
-    if structure.event_shape != LatentStructure.event_shape:
+    if structure.dimensions != LatentStructure.dimensions:
         raise ConfigurationError(
-            f"structure is {structure._name()}, whose parts are ({', '.join(structure.event_shape)}); valid: one whose "
-            f"parts are arcs, ({', '.join(LatentStructure.event_shape)}), such as 'projective_tree'"
+            f"structure is {structure._name()}, whose parts are ({', '.join(structure.dimensions)}); valid: one whose "
+            f"parts are arcs, ({', '.join(LatentStructure.dimensions)}), such as 'projective_tree'"
         )
     return structure

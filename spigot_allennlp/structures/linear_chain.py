@@ -18,19 +18,16 @@ class LinearChain(LatentStructure):
     memory. The projection onto the convex hull of the sequences is SparseMAP (Niculae et al. 2018).
     """
 
-    event_shape = ("batch", "positions", "tags", "tags")
-
-    def parts_mask(self, mask: torch.Tensor) -> torch.Tensor:
-        return mask.view(*mask.shape, 1, 1)
+    dimensions = ("batch", "positions", "tags", "tags")
 
     def legal_parts(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        legal = self.parts_mask(mask).repeat(1, 1, *scores.shape[2:])
+        legal = mask.view(*mask.shape, 1, 1).repeat(1, 1, *scores.shape[2:])
         legal[:, :1, 1:] = False
         return legal
 
     def _check_mask(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         if scores.size(2) != scores.size(3):
-            raise ValueError(f"scores must be ({', '.join(self.event_shape)}), not {tuple(scores.shape)}")
+            raise ValueError(f"scores must be ({', '.join(self.dimensions)}), not {tuple(scores.shape)}")
         return self._check_token_mask(mask, (scores.size(0), scores.size(1)))
 
     def _parts(self, tags: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:

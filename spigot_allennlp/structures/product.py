@@ -25,10 +25,7 @@ class Product(LatentStructure):
 
     def __init__(self, factor: LatentStructure) -> None:
         self.factor = factor
-        self.event_shape = (*factor.event_shape[:1], "factors", *factor.event_shape[1:])
-
-    def parts_mask(self, mask: torch.Tensor) -> torch.Tensor:
-        return self.factor.parts_mask(mask.flatten(0, 1)).unflatten(0, mask.shape[:2])
+        self.dimensions = (*factor.dimensions[:1], "factors", *factor.dimensions[1:])
 
     def legal_parts(self, scores: torch.Tensor, mask: Optional[torch.Tensor]) -> torch.Tensor:
         folded = None if mask is None else mask.flatten(0, 1)

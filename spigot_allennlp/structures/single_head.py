@@ -18,22 +18,22 @@ class SingleHead(LatentStructure):
     """
 
     def _argmax(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return independent.argmax(scores, self.parts_mask(mask))
+        return independent.argmax(scores, self.legal_parts(scores, mask))
 
     def _log_partition(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return independent.log_partition(scores, self.parts_mask(mask))
+        return independent.log_partition(scores, self.legal_parts(scores, mask))
 
     def _marginals(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return independent.marginals(scores, self.parts_mask(mask))
+        return independent.marginals(scores, self.legal_parts(scores, mask))
 
     def _project(self, point: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return project_simplex(point, self.parts_mask(mask))
+        return project_simplex(point, self.legal_parts(point, mask))
 
     def _sample(self, scores: torch.Tensor, mask: torch.Tensor, num_samples: int) -> torch.Tensor:
-        return independent.sample(scores, self.parts_mask(mask), num_samples)
+        return independent.sample(scores, self.legal_parts(scores, mask), num_samples)
 
     def _top_k(self, scores: torch.Tensor, mask: torch.Tensor, k: int) -> Tuple[torch.Tensor, torch.Tensor]:
-        legal = self.parts_mask(mask)
+        legal = self.legal_parts(scores, mask)
         heads, totals = independent.top_k(scores, legal, k)
         exists = legal.any(-1).unsqueeze(1) & ~totals.isneginf().unsqueeze(-1)
         return arcs_from_heads(heads.masked_fill(~exists, -1), scores.dtype), totals

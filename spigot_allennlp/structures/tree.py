@@ -1,8 +1,8 @@
 from typing import Callable, Tuple
 
 import torch
-from allennlp.common.checks import ConfigurationError
 
+from spigot_allennlp.checks import one_of
 from spigot_allennlp.functional.projections import project_simplex
 from spigot_allennlp.functional.sparsemap import head_oracle, sparsemap_project
 from spigot_allennlp.functional.trees import arcs_from_heads
@@ -28,10 +28,8 @@ class Tree(LatentStructure):
     """
 
     def __init__(self, single_root: bool = True, projection: str = "exact") -> None:
-        if projection not in ("exact", "single_head"):
-            raise ConfigurationError(f"projection is '{projection}'; valid: 'exact', 'single_head'")
         self.single_root = single_root
-        self.projection = projection
+        self.projection = one_of("projection", projection, ("exact", "single_head"))
 
     # The functions of `spigot_allennlp.functional` that a subclass is made of, as static methods.
     _best_heads: Callable[..., torch.Tensor]
@@ -56,7 +54,7 @@ class Tree(LatentStructure):
 
     def _project(self, point: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         if self.projection == "single_head":
-            return project_simplex(point, self.parts_mask(mask))
+            return project_simplex(point, self.legal_parts(point, mask))
         return sparsemap_project(point, head_oracle(self._best_heads, mask, self.single_root))
 
     def _sample(self, scores: torch.Tensor, mask: torch.Tensor, num_samples: int) -> torch.Tensor:

@@ -10,8 +10,8 @@ from allennlp.data import TensorDict
 from allennlp.models import Model
 from allennlp.training import GradientDescentTrainer, TrainerCallback
 
+from spigot_allennlp.checks import at_least_one
 from spigot_allennlp.estimators import Downstream, Estimator, EstimatorOutput
-from spigot_allennlp.estimators.estimator import at_least_one
 from spigot_allennlp.metrics import MaskedMean
 from spigot_allennlp.structures import LatentStructure
 

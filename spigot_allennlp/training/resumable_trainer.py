@@ -16,21 +16,21 @@ from allennlp.training import util as training_util
 from allennlp.training.metrics import Metric
 from allennlp.training.trainer import TrainerCheckpoint
 
-from spigot_allennlp.compat import save_atomically
+from spigot_allennlp.files import save_atomically
 from spigot_allennlp.training.distributed_trainer import metrics_in
-from spigot_allennlp.training.finite_trainer import FiniteTrainer
+from spigot_allennlp.training.nan_detecting_trainer import NanDetectingTrainer
 
 # In the place of AllenNLP's, but without the notice of that in the output of every command, which `exist_ok` brings.
 Registrable._registry[Trainer].pop("gradient_descent", None)
 
 
 @Trainer.register("gradient_descent", constructor="from_partial_objects")
-class ResumableTrainer(FiniteTrainer):
+class ResumableTrainer(NanDetectingTrainer):
     """
     AllenNLP's `GradientDescentTrainer`, under its name and with its keys (several workers as in `DistributedTrainer`,
-    and errors for NaN and infinities as in `FiniteTrainer`), of which a run that was killed and then recovered ends
-    with the weights and the metrics of a run that was not. AllenNLP's own checkpoints leave out what that takes. Here
-    they also hold, for every worker:
+    and errors for NaN and infinities as in `NanDetectingTrainer`). A run that was killed and then recovered ends with
+    the weights and the metrics of a run that was not. AllenNLP's own checkpoints leave out what that takes. Here they
+    also hold, for every worker:
 
     - the states of the random generators (Python's, NumPy's, torch's on the CPU and on CUDA devices), from which come
       dropout, the noise of estimators and samples; and for each epoch those which its data were shuffled with;

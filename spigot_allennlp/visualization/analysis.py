@@ -11,9 +11,9 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.data import Instance
 from allennlp.data.fields import LabelField, MetadataField
 
-from spigot_allennlp.dataset_readers import DependencyGraph
-from spigot_allennlp.dataset_readers.dependency_graph import ROOT_LABEL
-from spigot_allennlp.dataset_readers.tabular import malformed, read_lines
+from spigot_allennlp.data import Sentence
+from spigot_allennlp.data.sentence import ROOT_LABEL
+from spigot_allennlp.data.text_files import malformed, read_lines
 
 _WORDS = "words"
 
@@ -23,7 +23,7 @@ class Analysis:
     """
     # Parameters
 
-    sentences : `Dict[str, DependencyGraph]`, optional (default = `{}`)
+    sentences : `Dict[str, Sentence]`, optional (default = `{}`)
         By what stands before `words` in the name of the model's output: `""` for the one of most models, `"premise_"`
         and `"hypothesis_"` where there are two.
     label : `str`, optional (default = `None`)
@@ -32,7 +32,7 @@ class Analysis:
         Of the classes.
     """
 
-    sentences: dict[str, DependencyGraph] = field(default_factory=dict)
+    sentences: dict[str, Sentence] = field(default_factory=dict)
     label: Optional[str] = None
     probabilities: dict[str, float] = field(default_factory=dict)
 
@@ -87,7 +87,7 @@ def analysis_from_instance(instance: Instance) -> Analysis:
                 if name.endswith(_WORDS):
                     prefix = name.removesuffix(_WORDS)
                     graph = metadata.get(f"{prefix}graph")
-                    analysis.sentences[prefix] = graph or DependencyGraph(words=list(metadata[name]))
+                    analysis.sentences[prefix] = graph or Sentence(words=list(metadata[name]))
     label = instance.fields.get("label")
     if isinstance(label, LabelField):
         analysis.label = str(label.label)
@@ -126,7 +126,7 @@ def read_predictions(file_path: str) -> list[Analysis]:
     return analyses
 
 
-def _sentence(output: dict[str, Any], prefix: str) -> DependencyGraph:
+def _sentence(output: dict[str, Any], prefix: str) -> Sentence:
     words = output[f"{prefix}words"]
     are_words = isinstance(words, list) and words and all(isinstance(word, str) for word in words)
     _require(are_words, f"{prefix}words", words, "a list of words (one sentence on each line)")
@@ -164,7 +164,7 @@ def _sentence(output: dict[str, Any], prefix: str) -> DependencyGraph:
         are_tops = isinstance(tops, list) and all(_is_in(top, positions) for top in tops)
         _require(are_tops, f"{prefix}tops", tops, f"a list of numbers from 1 to {length}")
     sentence_id = output.get("sentence_id")
-    return DependencyGraph(
+    return Sentence(
         words=words,
         heads=heads,
         deprels=deprels,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple, Optional
 
-from spigot_allennlp.dataset_readers import DependencyGraph
+from spigot_allennlp.data import Sentence
 from spigot_allennlp.visualization.analysis import Analysis
 
 Arcs = dict[tuple[int, int], str]
@@ -37,7 +37,7 @@ class ComparedArc(NamedTuple):
     gold: Optional[str]
 
 
-def tree_arcs(sentence: Optional[DependencyGraph]) -> Optional[Arcs]:
+def tree_arcs(sentence: Optional[Sentence]) -> Optional[Arcs]:
     """The arcs of a sentence's tree, with empty labels where it has none; `None` where there is no tree."""
     if sentence is None or sentence.heads is None:
         return None
@@ -49,7 +49,7 @@ def tree_arcs(sentence: Optional[DependencyGraph]) -> Optional[Arcs]:
     }
 
 
-def graph_arcs(sentence: Optional[DependencyGraph]) -> Optional[Arcs]:
+def graph_arcs(sentence: Optional[Sentence]) -> Optional[Arcs]:
     """The arcs of a sentence's graph, from ROOT to its top nodes among them; `None` where there is no graph."""
     if sentence is None or sentence.arcs is None:
         return None
@@ -96,7 +96,7 @@ class Score(NamedTuple):
 
 
 def compare(
-    predicted: Analysis, gold: Analysis, arcs: Callable[[Optional[DependencyGraph]], Optional[Arcs]]
+    predicted: Analysis, gold: Analysis, arcs: Callable[[Optional[Sentence]], Optional[Arcs]]
 ) -> Optional[list[ComparedArc]]:
     """
     The arcs (`tree_arcs` or `graph_arcs`) of all sentences where both sides have some; `None` where there is no such

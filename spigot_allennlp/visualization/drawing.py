@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from allennlp.common.checks import ConfigurationError
 from spacy.displacy import DependencyRenderer
 
-from spigot_allennlp.dataset_readers import DependencyGraph
+from spigot_allennlp.data import Sentence
 from spigot_allennlp.visualization.comparison import ComparedArc, Status, compare_arcs, graph_arcs, tree_arcs
 
 
@@ -113,15 +113,15 @@ class _Half(DependencyRenderer):
         return super().get_arc(x_start, y, y - (level * _LEVEL_HEIGHT + 9) * 4 // 3, x_end)
 
 
-def draw_sentence(predicted: DependencyGraph, gold: Optional[DependencyGraph] = None) -> str:
+def draw_sentence(predicted: Sentence, gold: Optional[Sentence] = None) -> str:
     """
     The tree above the words, the graph below them, each as far as it is predicted; with gold ones, in one picture,
     where the class of an arc (`displacy-arrow correct`, `mislabelled`, `spurious` or `missed`) tells what became of it.
 
     # Parameters
 
-    predicted : `DependencyGraph`
-    gold : `DependencyGraph`, optional (default = `None`)
+    predicted : `Sentence`
+    gold : `Sentence`, optional (default = `None`)
         The same words.
 
     # Returns

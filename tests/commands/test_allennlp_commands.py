@@ -10,7 +10,7 @@ from typing import Any, Dict
 import pytest
 import torch
 
-from spigot_allennlp.dataset_readers import parse_conllu, parse_sdp
+from spigot_allennlp.data import parse_conllu, parse_sdp
 from tests.conftest import FIXTURES, PROJECT_ROOT
 from tests.running import Finished, command, forked_command
 

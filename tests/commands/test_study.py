@@ -20,7 +20,7 @@ from allennlp.common.plugins import import_plugins
 from allennlp.training import TrainerCallback
 from filelock import FileLock
 
-from spigot_allennlp.commands.study import child
+from spigot_allennlp.commands.study import worker
 from spigot_allennlp.commands.study.command import study
 from spigot_allennlp.commands.study.design import Design, design, read_description
 from spigot_allennlp.commands.study.executors import Executor, Job
@@ -75,8 +75,8 @@ class ForkedExecutor(Executor):
             os.dup2(log, 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
             # Done before the copy was made.
-            child.import_plugins = lambda: None
-            child.main(Path(job.folder), parent, job.packages)
+            worker.import_plugins = lambda: None
+            worker.main(Path(job.folder), parent, job.packages)
             os._exit(0)
         except BaseException:
             traceback.print_exc()

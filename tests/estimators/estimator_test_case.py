@@ -288,13 +288,13 @@ class EstimatorTestCase:
         given = problem(structure_name)
         output = run(self.estimator(), given).output
         assert isinstance(output, EstimatorOutput)
-        assert output.structure.shape == given.scores.shape
-        assert output.structure.dtype == given.scores.dtype
+        assert output.value.shape == given.scores.shape
+        assert output.value.dtype == given.scores.dtype
         assert output.instance_loss.shape == (len(given.scores),)
-        assert (output.structure[~given.oracle.legal] == 0).all()
+        assert (output.value[~given.oracle.legal] == 0).all()
         # The outputs are those at the returned structure, and so is the loss: the surrogate changes gradients,
         # never values.
-        plain = given.downstream(output.structure.detach())
+        plain = given.downstream(output.value.detach())
         torch.testing.assert_close(output.outputs["logits"], plain["logits"], rtol=0, atol=1e-9)
         if self.one_point:
             torch.testing.assert_close(output.instance_loss, plain["instance_loss"], rtol=0, atol=1e-9)
@@ -323,7 +323,7 @@ class EstimatorTestCase:
         result = run(self.estimator(), given)
         assert result.gradient.isfinite().all()
         assert result.output.instance_loss.isfinite().all()
-        assert (result.output.structure[forbidden] == 0).all()
+        assert (result.output.value[forbidden] == 0).all()
         assert all(gradient.isfinite().all() for gradient in result.parameters.values())
 
     @over_few_structures
@@ -438,7 +438,7 @@ class EstimatorTestCase:
         given = problem(structure_name)
         result = run(self.estimator(), given)
         given.downstream.zero_grad()
-        given.downstream.instance_loss(result.output.structure.detach()).sum().backward()
+        given.downstream.instance_loss(result.output.value.detach()).sum().backward()
         for name, p in given.downstream.named_parameters():
             assert_same(result.parameters[name], p.grad)
 
@@ -492,12 +492,12 @@ class EstimatorTestCase:
             given.downstream.points.clear()
             with context():
                 output = estimator(given.scores, given.mask, given.structure, given.downstream)
-                plain = Downstream(given.scores)(output.structure)
+                plain = Downstream(given.scores)(output.value)
                 assert torch.equal(output.outputs["logits"], plain["logits"])
                 assert torch.equal(output.instance_loss, plain["instance_loss"])
             assert given.downstream.calls == 1
             best = given.oracle.argmax(given.scores)
-            torch.testing.assert_close(output.structure, best, rtol=0, atol=1e-9)
+            torch.testing.assert_close(output.value, best, rtol=0, atol=1e-9)
         assert torch.equal(torch.get_rng_state(), state)
 
     @over_few_structures
@@ -508,8 +508,8 @@ class EstimatorTestCase:
             given.scores.clone().requires_grad_(), given.mask, given.structure, given.downstream
         )
         assert output.instance_loss is None
-        assert torch.equal(output.structure.detach(), given.downstream.points[-1])
-        torch.testing.assert_close(output.outputs["logits"], given.downstream(output.structure)["logits"])
+        assert torch.equal(output.value.detach(), given.downstream.points[-1])
+        torch.testing.assert_close(output.outputs["logits"], given.downstream(output.value)["logits"])
         if not training:
             assert given.downstream.calls == 2, "one by the estimator, one by this test"
 
@@ -534,7 +534,7 @@ class EstimatorTestCase:
             switched.train()
         again = run(switched, given)
         assert torch.equal(again.gradient, plain.gradient)
-        assert torch.equal(again.output.structure, plain.output.structure)
+        assert torch.equal(again.output.value, plain.output.value)
 
     # ------------------------------------------------------------------------ good manners
 
@@ -570,7 +570,7 @@ class EstimatorTestCase:
         given = problem(structure_name)
         first, second = run(self.estimator(), given, seed=4), run(self.estimator(), given, seed=4)
         assert torch.equal(first.gradient, second.gradient)
-        assert torch.equal(first.output.structure, second.output.structure)
+        assert torch.equal(first.output.value, second.output.value)
 
     @over_few_structures
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -578,7 +578,7 @@ class EstimatorTestCase:
         """What comes in decides the type of what goes out, as under automatic mixed precision."""
         given = problem(structure_name, dtype=dtype)
         result = run(self.estimator(), given)
-        assert result.output.structure.dtype == dtype
+        assert result.output.value.dtype == dtype
         assert result.gradient.dtype == dtype
         assert result.gradient.isfinite().all()
 
@@ -615,7 +615,7 @@ class DeterministicEstimatorTestCase(EstimatorTestCase):
             assert_same(result.gradient, self.expected_gradient(given))
             if self.one_point:
                 torch.testing.assert_close(
-                    result.output.structure.detach(), self.expected_forward(given), rtol=0, atol=1e-7
+                    result.output.value.detach(), self.expected_forward(given), rtol=0, atol=1e-7
                 )
 
     @over_few_structures
@@ -643,8 +643,8 @@ class DeterministicEstimatorTestCase(EstimatorTestCase):
             compact = given.oracle.case.compact
             assert_same(alone.gradient[0], compact(batched.gradient[row], tokens))
             torch.testing.assert_close(
-                alone.output.structure.detach()[0],
-                compact(batched.output.structure.detach()[row], tokens),
+                alone.output.value.detach()[0],
+                compact(batched.output.value.detach()[row], tokens),
                 rtol=0,
                 atol=1e-7,
             )

@@ -40,7 +40,7 @@ def gradient_of_linear(
     torch.manual_seed(seed)
     output = estimator(leaf, mask, structure_of(structure_name), LinearDownstream(weights))
     output.instance_loss.sum().backward()
-    return output.structure.detach(), leaf.grad
+    return output.value.detach(), leaf.grad
 
 
 def simulate(structure_name: str, scores: torch.Tensor, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,7 +66,7 @@ class TestPerturbAndMap(EstimatorTestCase):
     @over_structures
     def test_forward_is_a_structure(self, structure_name):
         given = problem(structure_name)
-        structure = run(self.estimator(), given).output.structure.detach()
+        structure = run(self.estimator(), given).output.value.detach()
         for row, tokens, scores in zip(structure, given.oracle.tokens, given.scores, strict=True):
             assert given.oracle.case.oracle(scores, tokens).is_vertex(row)
 
@@ -75,7 +75,7 @@ class TestPerturbAndMap(EstimatorTestCase):
         scores, mask = copies("categorical", 4, 4000)
         torch.manual_seed(0)
         output = self.estimator()(scores, mask, structure_of("categorical"), lambda z: {"logits": z})
-        observed = output.structure.sum(0)
+        observed = output.value.sum(0)
         assert stats.chisquare(observed, 4000 * scores[0].softmax(0)).pvalue > 1e-4
 
     @pytest.mark.parametrize("temperature", [1.0, 0.5])
@@ -148,7 +148,7 @@ class TestGumbelSoftmax(RelaxedTestCase):
         """From the forward itself: the sigmoid's derivative, at the point where `g` was taken."""
         given = problem("arc_graph")
         result = run(self.estimator(), given)
-        m = result.output.structure.detach()
+        m = result.output.value.detach()
         assert_same(result.gradient, m * (1 - m) / 0.7 * given.downstream.gradient(m) * given.oracle.legal)
 
     @pytest.mark.parametrize("structure_name, tokens", [("projective_tree", 4), ("linear_chain", 2)])
@@ -175,7 +175,7 @@ class TestImle(EstimatorTestCase):
         """`(z - z') / lambda` with z the forward and z' another structure, 0 where the two agree."""
         given = problem(structure_name)
         result = run(self.estimator(interpolation=interpolation), given)
-        forward = result.output.structure.detach()
+        forward = result.output.value.detach()
         target = (forward - interpolation * result.gradient).round(decimals=6)
         for row in range(len(given.scores)):
             oracle = given.oracle.case.oracle(given.scores[row], given.oracle.tokens[row])
@@ -187,7 +187,7 @@ class TestImle(EstimatorTestCase):
         """Where lambda g outweighs scores and noise, z' is the structure of least `<g, z'>`."""
         given = problem(structure_name)
         result = run(self.estimator(interpolation=1e9), given)
-        forward = result.output.structure.detach()
+        forward = result.output.value.detach()
         g = given.downstream.gradient(forward)
         assert_same(1e9 * result.gradient, forward - given.oracle.argmax(-g))
 
@@ -222,9 +222,9 @@ class TestImle(EstimatorTestCase):
         estimator = self.estimator()
         structure = structure_of("projective_tree")
         torch.manual_seed(0)
-        trained = estimator(scores, mask, structure, lambda z: {"logits": z}).structure
+        trained = estimator(scores, mask, structure, lambda z: {"logits": z}).value
         assert len(trained.flatten(1).unique(dim=0)) > 1
-        evaluated = estimator.eval()(scores, mask, structure, lambda z: {"logits": z}).structure
+        evaluated = estimator.eval()(scores, mask, structure, lambda z: {"logits": z}).value
         assert len(evaluated.flatten(1).unique(dim=0)) == 1
 
 
@@ -266,11 +266,11 @@ def test_noise_is_drawn_anew(name):
     estimator = Estimator.by_name(name)()
     scores, mask = copies("single_head", 5, 40)
     structure = structure_of("single_head")
-    first = estimator(scores, mask, structure, lambda z: {"logits": z}).structure
-    second = estimator(scores, mask, structure, lambda z: {"logits": z}).structure
+    first = estimator(scores, mask, structure, lambda z: {"logits": z}).value
+    second = estimator(scores, mask, structure, lambda z: {"logits": z}).value
     assert not torch.equal(first, second)
     assert len(first.flatten(1).unique(dim=0)) > 3
     # ... and so does every word: equal rows of scores do not fall the same way.
-    flat = estimator(torch.zeros_like(scores), mask, structure, lambda z: {"logits": z}).structure
+    flat = estimator(torch.zeros_like(scores), mask, structure, lambda z: {"logits": z}).value
     to_root = flat[:, 1:, 0]
     assert (to_root.max(1).values - to_root.min(1).values).max() > 0

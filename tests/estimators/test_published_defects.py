@@ -114,7 +114,7 @@ class TestUnderstandingSpigot:
         mask = torch.ones(1, words + 1, dtype=torch.bool)
         points = structure.argmax(normal(1, words + 1, words + 1), mask) - normal(1, words + 1, words + 1, seed=1)
         projection = structure.project(points, mask)
-        slack = (points - projection).masked_fill(~structure.parts_mask(mask), 0)
+        slack = (points - projection).masked_fill(~structure.legal_parts(points, mask), 0)
         gap = (slack * (structure.argmax(slack, mask) - projection)).sum()
         assert gap <= 1e-6
 

@@ -74,7 +74,7 @@ class PulledBackTestCase(DeterministicEstimatorTestCase):
             "sparsemap": given.oracle.project,
         }
         expected = maps[forward_map](given.scores)
-        torch.testing.assert_close(result.output.structure.detach(), expected, rtol=0, atol=1e-7)
+        torch.testing.assert_close(result.output.value.detach(), expected, rtol=0, atol=1e-7)
         assert_same(result.gradient, self.reference(given, num_steps=num_steps))
         # The steps off the forward point leave no gradient behind.
         given.downstream.zero_grad()
@@ -94,7 +94,7 @@ class PulledBackTestCase(DeterministicEstimatorTestCase):
         estimator = self.estimator(forward_map="marginals", relaxed_evaluation=relaxed_evaluation).eval()
         output = estimator(given.scores, given.mask, given.structure, given.downstream)
         expected = given.oracle.marginals if relaxed_evaluation else given.oracle.argmax
-        torch.testing.assert_close(output.structure, expected(given.scores), rtol=0, atol=1e-9)
+        torch.testing.assert_close(output.value, expected(given.scores), rtol=0, atol=1e-9)
         assert given.downstream.calls == 1
 
     @over_few_structures
@@ -154,7 +154,7 @@ class PulledBackTestCase(DeterministicEstimatorTestCase):
         own = {"perceptron": "argmax", "cross_entropy": "marginals", "sparsemap": "sparsemap"}
         start = maps[self.start](detached, given.mask).requires_grad_()
         (g,) = torch.autograd.grad(downstream(start)["instance_loss"].sum(), start)
-        g = g * structure.parts_mask(given.mask)
+        g = g * structure.legal_parts(detached, given.mask)
         if self.update == "gradient":
             moved = start - g
         elif self.update == "projected_gradient":

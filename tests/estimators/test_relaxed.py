@@ -39,8 +39,8 @@ class RelaxedTestCase(EstimatorTestCase):
         with torch.no_grad():
             output = estimator(given.scores, given.mask, given.structure, given.downstream)
         assert given.downstream.calls == 1
-        torch.testing.assert_close(output.structure, self.relaxation(given), rtol=0, atol=1e-7)
-        plain = given.downstream(output.structure)
+        torch.testing.assert_close(output.value, self.relaxation(given), rtol=0, atol=1e-7)
+        plain = given.downstream(output.value)
         assert torch.equal(output.instance_loss, plain["instance_loss"])
 
     def relaxation(self, given: Problem) -> torch.Tensor:
@@ -52,7 +52,7 @@ class RelaxedTestCase(EstimatorTestCase):
         given = problem(structure_name)
         found = run(self.estimator(relaxed_evaluation=relaxed_evaluation), given)
         expected = run(self.estimator(), given)
-        assert torch.equal(found.output.structure, expected.output.structure)
+        assert torch.equal(found.output.value, expected.output.value)
         assert torch.equal(found.gradient, expected.gradient)
 
 

@@ -99,14 +99,14 @@ class TestScoreFunction(EstimatorTestCase):
         for name in ("categorical", "projective_tree", "arc_graph"):
             given = problem(name)
             result = run(self.estimator(), given)
-            z = result.output.structure.detach()
+            z = result.output.value.detach()
             losses = result.output.instance_loss.detach().view(-1, *[1] * (z.dim() - 1))
             assert_same(result.gradient, losses * (z - given.oracle.marginals(given.scores)))
 
     def test_self_critic_is_the_textbook_formula(self):
         given = problem("projective_tree")
         result = run(self.estimator(baseline="self_critic"), given)
-        z = result.output.structure.detach()
+        z = result.output.value.detach()
         best = given.oracle.argmax(given.scores)
         advantage = given.downstream.instance_loss(z) - given.downstream.instance_loss(best)
         expected = advantage.detach().view(-1, 1, 1) * (z - given.oracle.marginals(given.scores))

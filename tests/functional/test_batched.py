@@ -33,7 +33,7 @@ from tests.functional.tree_functions_test_case import SCORES, dtypes, legal_arcs
 class TestBatchedProjective(test_eisner.TestProjective):
     # Log-sums of shorter slices add up in another order.
     padding_tolerance = dict.fromkeys([torch.float32, torch.float64], {"atol": 1e-12, "rtol": 1e-6})
-    # Samples take the trip; derivatives are compared with those of the kernels below.
+    # Samples take the host route; derivatives are compared with those of the kernels below.
     test_frequencies = test_marginals_of_longer_sentences = test_generator = test_gradcheck = None
 
 
@@ -188,7 +188,7 @@ def chain(scores: torch.Tensor) -> torch.Tensor:
     return scores.unsqueeze(-1).expand(-1, -1, -1, 6)
 
 
-TRIPS: dict[str, Callable] = {
+HOST_ROUTES: dict[str, Callable] = {
     "projective_heads": lambda s, m: eisner.projective_heads(s, m),
     "projective_log_partition": lambda s, m: eisner.projective_log_partition(s, m),
     "projective_marginals": lambda s, m: eisner.projective_marginals(s, m),
@@ -205,8 +205,8 @@ TRIPS: dict[str, Callable] = {
 }
 
 
-@pytest.mark.parametrize("name", TRIPS)
-def test_trips_go_through_the_runtime(name: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", HOST_ROUTES)
+def test_host_routes_go_through_the_runtime(name: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """There and back, forwards and backwards: whatever else reads a tensor of the device raises."""
     seen = []
 
@@ -224,7 +224,7 @@ def test_trips_go_through_the_runtime(name: str, device: str, monkeypatch: pytes
     for module in (eisner, spanning_tree, linear_chain, projections):
         monkeypatch.setattr(module, "to_numpy", to_numpy)
         monkeypatch.setattr(module, "from_numpy", from_numpy)
-    results = TRIPS[name](inputs["scores"], inputs["mask"])
+    results = HOST_ROUTES[name](inputs["scores"], inputs["mask"])
     results = results if isinstance(results, tuple) else (results,)
     for result in results:
         if result.requires_grad:

@@ -142,7 +142,7 @@ def test_metrics():
 @pytest.mark.parametrize(
     "keys, message",
     [
-        ({"cluster": "silver"}, "'silver'.*'predicted', 'gold', 'none'"),
+        ({"cluster": "silver"}, "'silver'.*'latent', 'gold', 'none'"),
         ({"num_clusters": 0}, "num_clusters is 0"),
         ({"num_features": 0}, "num_features is 0"),
         ({"structure": "projective_tree"}, "ProjectiveTree; valid: 'categorical'"),

@@ -11,7 +11,7 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.data import Vocabulary
 from allennlp.models import Model
 
-from spigot_allennlp.dataset_readers import SstTreesDatasetReader
+from spigot_allennlp.data import SstTreesDatasetReader
 from tests.conftest import PROJECT_ROOT
 from tests.models.classifier_test_case import (
     BuiltClassifier,

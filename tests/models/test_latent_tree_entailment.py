@@ -9,7 +9,7 @@ from allennlp.commands.train import train_model
 from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
 
-from spigot_allennlp.dataset_readers import SnliPairsDatasetReader
+from spigot_allennlp.data import SnliPairsDatasetReader
 from spigot_allennlp.structures import Product
 from tests.conftest import PROJECT_ROOT
 from tests.models.classifier_test_case import (

@@ -60,7 +60,7 @@ def test_it_parses_as_before(archive, corpus, new_corpus):
         new_corpus,
         vocab=extended(archive, new_corpus),
         syntactic_parser=pretrained(archive),
-        frozen_syntax=True,
+        frozen_parser=True,
         estimator="pipeline",
     )
     for instance in read(corpus):
@@ -75,7 +75,7 @@ def test_training_with_new_words_and_relations(archive, corpus, new_corpus, froz
     config = configuration(
         new_corpus,
         syntactic_parser=pretrained(archive),
-        frozen_syntax=frozen,
+        frozen_parser=frozen,
         estimator="spigot",
         syntactic_loss_weight=0.0 if frozen else 1.0,
         trainer={"optimizer": {"type": "adam", "lr": 0.02}, "num_epochs": 3},
@@ -109,7 +109,7 @@ def test_frozen_means_without_dropout_and_gradients(archive, corpus):
         corpus,
         vocab=extended(archive, corpus),
         syntactic_parser=pretrained(archive),
-        frozen_syntax=True,
+        frozen_parser=True,
         dropout=0.3,
         syntactic_loss_weight=0.0,
     )
@@ -162,8 +162,8 @@ class TestRefused:
             build(corpus, syntax=syntax, syntactic_parser=parser_keys())
 
     def test_frozen_without_a_parser(self, corpus):
-        with pytest.raises(ConfigurationError, match="frozen_syntax needs a syntactic_parser"):
-            build(corpus, frozen_syntax=True)
+        with pytest.raises(ConfigurationError, match="frozen_parser needs a syntactic_parser"):
+            build(corpus, frozen_parser=True)
 
 
 class TestTheOneInTheFixtures:

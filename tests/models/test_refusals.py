@@ -23,7 +23,7 @@ def corpus(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     "keys, message",
     [
-        ({"syntax": "golden"}, "syntax is 'golden'; valid: 'predicted', 'gold', 'none'"),
+        ({"syntax": "golden"}, "syntax is 'golden'; valid: 'latent', 'gold', 'none'"),
         ({"syntactic_loss_weight": -0.5}, "weight is -0.5; valid: a number >= 0"),
         ({"syntax_weight": 0.5}, "SyntacticThenSemantic has no key 'syntax_weight'; valid: vocab, text_field_embedder"),
         ({"estimator": "spigott"}, "spigott not in acceptable choices"),

@@ -14,7 +14,7 @@ from allennlp.data import Batch, DatasetReader, Vocabulary
 from allennlp.models import Model, load_archive
 from allennlp.predictors import Predictor
 
-from spigot_allennlp.dataset_readers import ConlluGraphsDatasetReader
+from spigot_allennlp.data import ConlluGraphsDatasetReader
 from spigot_allennlp.predictors import SentenceClassifierPredictor
 from tests.conftest import FIXTURES, PROJECT_ROOT
 from tests.models.classifier_test_case import BuiltClassifier, ConfigsTestCase, indexed, mean_cross_entropy

@@ -57,9 +57,9 @@ def test_a_batch_of_trees_teaches_the_syntactic_parser_alone(corpus, syntactic_l
 
 
 def test_a_batch_of_trees_teaches_a_frozen_parser_nothing(corpus):
-    parser = build(corpus, syntactic_parser=parser_keys(), frozen_syntax=True)
+    parser = build(corpus, syntactic_parser=parser_keys(), frozen_parser=True)
     parser.model.train()
-    with pytest.raises(ConfigurationError, match="neither gold graphs nor gold trees .* no frozen_syntax"):
+    with pytest.raises(ConfigurationError, match="neither gold graphs nor gold trees .* no frozen_parser"):
         parser.forward(read(corpus, graphs=False))
     assert parser.forward(read(corpus))["loss"].requires_grad
 

@@ -15,7 +15,7 @@ from allennlp.data import Batch, DatasetReader, Instance, Vocabulary
 from allennlp.models import Model, load_archive
 from allennlp.predictors import Predictor
 
-from spigot_allennlp.dataset_readers import DependencyGraph, parse_conllu, parse_sdp
+from spigot_allennlp.data import Sentence, parse_conllu, parse_sdp
 from spigot_allennlp.predictors import DependencyGraphPredictor
 from tests.conftest import FIXTURES
 from tests.models.parsers import build
@@ -184,7 +184,7 @@ class TestOutput:
         text = predict_lines(predictor(model, reader, output_format=output_format), lines)
         self.same(list(parse(io.StringIO(text), "output")), as_json)
 
-    def same(self, sentences: List[DependencyGraph], outputs: List[Dict[str, Any]]) -> None:
+    def same(self, sentences: List[Sentence], outputs: List[Dict[str, Any]]) -> None:
         assert [sentence.words for sentence in sentences] == [output["words"] for output in outputs]
         assert sum(len(output["arcs"]) for output in outputs) > 2 * len(outputs)
         assert any(output["tops"] for output in outputs)

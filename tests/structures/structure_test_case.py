@@ -147,13 +147,11 @@ class StructureTestCase:
     # --------------------------------------------------------------------------------------- values
 
     @problems()
-    def test_parts_mask_is_what_the_feasible_structures_use(self, problem):
+    def test_legal_parts_are_what_the_feasible_structures_use(self, problem):
         scores, mask, tokens = self.batch(problem)
-        parts_mask = self.structure.parts_mask(mask)
-        assert parts_mask.dtype == torch.bool
-        # The mask does not tell how many labels there are.
-        parts_mask = parts_mask.expand_as(scores)
-        for row, number in zip(parts_mask, tokens, strict=True):
+        legal = self.structure.legal_parts(scores, mask)
+        assert legal.dtype == torch.bool and legal.shape == scores.shape
+        for row, number in zip(legal, tokens, strict=True):
             assert torch.equal(row, self.case.legal(number, mask.size(1)))
 
     @problems(14)

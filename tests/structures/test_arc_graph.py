@@ -14,7 +14,7 @@ class TestArcGraph(PrefixMaskTestCase):
     def test_closed_forms(self):
         """Arcs are independent: threshold at 0, sigmoid, clip."""
         scores, mask, _ = self.batch(Problem((4, 3), 1, "normal", 0))
-        legal = self.structure.parts_mask(mask)
+        legal = self.structure.legal_parts(scores, mask)
         zero = torch.zeros_like(scores)
         assert torch.equal(self.structure.argmax(scores, mask), ((scores > 0) & legal).double())
         torch.testing.assert_close(self.structure.marginals(scores, mask), torch.where(legal, scores.sigmoid(), zero))

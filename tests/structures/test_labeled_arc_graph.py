@@ -14,7 +14,7 @@ class TestLabeledArcGraph(PrefixMaskTestCase):
     def test_arcs_are_independent(self):
         """At most one label an arc: a softmax over the labels and "no arc", whose score is 0."""
         scores, mask, _ = self.batch(Problem((3, 3), 0, "normal", 0))
-        legal = self.structure.parts_mask(mask)
+        legal = self.structure.legal_parts(scores, mask)
         with_none = torch.cat([scores, torch.zeros_like(scores[..., :1])], -1).softmax(-1)[..., :-1]
         torch.testing.assert_close(
             self.structure.marginals(scores, mask), torch.where(legal, with_none, torch.zeros_like(scores))

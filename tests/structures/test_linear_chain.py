@@ -7,12 +7,6 @@ from tests.structures.structure_test_case import NonEmptyTestCase, PrefixMaskTes
 class TestLinearChain(PrefixMaskTestCase, NonEmptyTestCase):
     case = CASES["linear_chain"]
 
-    def test_parts_mask_is_what_the_feasible_structures_use(self):
-        """As far as it can be told without the number of tags: which positions exist."""
-        parts_mask = self.structure.parts_mask(self.mask([3, 0, 2], 4))
-        positions = parts_mask.expand(3, 4, TAGS, TAGS).flatten(2).any(2)
-        assert positions.tolist() == self.mask([3, 0, 2], 4).tolist()
-
     def test_neighbouring_parts_agree_on_long_sequences(self):
         """The tag that a part enters is the tag that the next part leaves."""
         generator = torch.Generator().manual_seed(0)

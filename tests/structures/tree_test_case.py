@@ -87,7 +87,7 @@ class ExactProjectionTestCase(TreeTestCase):
         gradient = torch.randn(scores.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
         points = self.structure.argmax(scores, mask) - step * gradient
         projection = self.structure.project(points, mask)
-        slack = (points - projection).masked_fill(~self.structure.parts_mask(mask), 0)
+        slack = (points - projection).masked_fill(~self.structure.legal_parts(points, mask), 0)
         worst = self.structure.argmax(slack, mask)
         gap = (slack * (worst - projection)).flatten(1).sum(1)
         assert (gap <= 1e-6).all()

@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from allennlp.data import DatasetReader, Instance
 
-from spigot_allennlp.dataset_readers import ConlluGraphsDatasetReader
+from spigot_allennlp.data import ConlluGraphsDatasetReader
 
 # Each word with its head, 0 for ROOT.
 TREES = [

@@ -184,7 +184,7 @@ class TestValues:
         entropies = given.structure.entropy(given.scores, given.mask)
         assert metrics["_estimator_entropy"] == pytest.approx(entropies.mean().item())
         start = given.oracle.argmax(given.scores)
-        gradient = given.downstream.gradient(start) * given.structure.parts_mask(given.mask)
+        gradient = given.downstream.gradient(start) * given.structure.legal_parts(given.scores, given.mask)
         pulled = given.oracle.project(start - 5.0 * gradient)
         distances = (start - pulled).flatten(1).norm(dim=1)
         assert metrics["_estimator_pull_back_distance"] == pytest.approx(distances.mean().item(), abs=1e-6)

@@ -17,7 +17,7 @@ from allennlp.common.util import find_open_port
 from allennlp.data import DatasetReader, Instance
 from allennlp.training import TrainerCallback
 
-from spigot_allennlp.dataset_readers import ConlluGraphsDatasetReader
+from spigot_allennlp.data import ConlluGraphsDatasetReader
 from tests.running import Forked
 from tests.training.small import configuration, write_corpus
 

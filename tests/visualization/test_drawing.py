@@ -11,7 +11,7 @@ from allennlp.common.checks import ConfigurationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spigot_allennlp.dataset_readers import DependencyGraph
+from spigot_allennlp.data import Sentence
 from spigot_allennlp.visualization import draw_sentence, graph_arcs, tree_arcs
 from tests.visualization.sentences import cooks, sentences
 
@@ -157,7 +157,7 @@ def test_arcs_of_long_sentences_end_at_their_words():
     """displaCy itself moves the ends of deeply nested arcs past the neighbouring words."""
     length = 40
     nested = {(length - offset, 1 + offset): "x" for offset in range(length // 2)}
-    sentence = DependencyGraph(words=["word"] * length, arcs=nested, tops={})
+    sentence = Sentence(words=["word"] * length, arcs=nested, tops={})
     root = parsed(draw_sentence(sentence))
     places, drawn = word_places(root), half(root, "graph")
     for (dependent, head), span in zip(sorted(nested), drawn.spans, strict=True):
@@ -169,7 +169,7 @@ def test_arcs_of_long_sentences_end_at_their_words():
 
 def test_a_long_word_is_cut_and_stands_whole_in_its_title():
     word = "http://" + "x" * 100
-    root = parsed(draw_sentence(DependencyGraph(words=[word, "y"], heads=[0, 1])))
+    root = parsed(draw_sentence(Sentence(words=[word, "y"], heads=[0, 1])))
     text = root.find(f"{SVG}g[@class='words']/{SVG}text")
     assert text.find(f"{SVG}title").text == word
     assert float(root.get("width")) < 600

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spigot_allennlp.dataset_readers import DependencyGraph
+from spigot_allennlp.data import Sentence
 from spigot_allennlp.visualization import Analysis, Pair, report, score
 from spigot_allennlp.visualization.comparison import compare, graph_arcs, labeled_f1
 from spigot_allennlp.visualization.report import confusion_table, confusions, tree_statistics
 from tests.visualization.sentences import cooks, sentences
 
 
-def of(sentence: DependencyGraph, **keys) -> Analysis:
+def of(sentence: Sentence, **keys) -> Analysis:
     return Analysis({"": sentence}, **keys)
 
 

@@ -7,7 +7,7 @@
   include_in_archive: ['syntactic_parser.tar.gz'],
   model+: {
     syntactic_parser: { type: 'from_archive', archive_file: archive },
-    frozen_syntax: true,
+    frozen_parser: true,
     estimator: 'pipeline',
     syntactic_loss_weight: 0.0,
   },

@@ -2,8 +2,9 @@ from typing import Optional
 
 import torch
 
+from spigot_allennlp.checks import positive
 from spigot_allennlp.estimators import Estimator, EstimatorOutput
-from spigot_allennlp.estimators.estimator import Downstream, positive
+from spigot_allennlp.estimators.estimator import Downstream
 from spigot_allennlp.estimators.surrogate import attach_in_one_pass, per_instance
 from spigot_allennlp.structures import LatentStructure
 

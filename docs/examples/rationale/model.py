@@ -68,7 +68,7 @@ class RationaleClassifier(Model):
 
         estimate = self.estimator(scores, mask, self.structure, downstream)
         logits = estimate.outputs["logits"]
-        output = {"logits": logits, "selected": estimate.structure, "words": [one["words"] for one in metadata]}
+        output = {"logits": logits, "selected": estimate.value, "words": [one["words"] for one in metadata]}
         if label is not None:
             self._accuracy(logits, label)
             output["loss"] = estimate.instance_loss.mean()

@@ -15,9 +15,9 @@ class Span(LatentStructure):
     All n (n + 1) / 2 spans are enumerated, so everything is O(n^3) time and memory.
     """
 
-    event_shape = ("batch", "tokens")
+    dimensions = ("batch", "tokens")
 
-    def parts_mask(self, mask: torch.Tensor) -> torch.Tensor:
+    def legal_parts(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return mask
 
     def _check_mask(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

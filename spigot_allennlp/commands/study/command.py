@@ -22,6 +22,7 @@ from allennlp.common.util import SigTermReceived
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from spigot_allennlp.checks import at_least_one
 from spigot_allennlp.commands.errors import as_messages
 from spigot_allennlp.commands.study.design import Design, Run, design, read_description
 from spigot_allennlp.commands.study.executors import Executor, Job
@@ -33,8 +34,9 @@ from spigot_allennlp.commands.study.report import (
     write_summary,
     write_tables,
 )
-from spigot_allennlp.commands.study.run_folder import read_epochs, read_state, write_whole
+from spigot_allennlp.commands.study.run_folder import read_epochs, read_state
 from spigot_allennlp.commands.study.validation_metric import ValidationMetric
+from spigot_allennlp.files import write_atomically
 
 _LOG_LINES = 12
 
@@ -128,8 +130,8 @@ def study_from_args(args: argparse.Namespace) -> None:
     """
     names = ("estimators", "baselines", "step_sizes", "num_steps", "learning_rates", "seeds")
     try:
-        if args.workers is not None and args.workers < 1:
-            raise ConfigurationError(f"--workers is {args.workers}; valid: an integer >= 1")
+        if args.workers is not None:
+            at_least_one("--workers", args.workers)
         description = read_description(args.grid, {name: getattr(args, name) for name in names})
         failed = study(
             design(args.param_path, description, args.overrides),
@@ -226,7 +228,7 @@ def check_directory(directory: Path, plan: Design) -> None:
                 + "; ".join(differences)
                 + ". Choose another folder, or the same settings"
             )
-    write_whole(path, json.dumps({**before, **plan.configs}, indent=1) + "\n")
+    write_atomically(path, json.dumps({**before, **plan.configs}, indent=1) + "\n")
 
 
 def _differences(before: Any, now: Any, key: str = "") -> List[str]:
@@ -259,7 +261,7 @@ def prepare_folder(run: Run, folder: Path) -> None:
             raise ConfigurationError(f"{folder} is of another run: it differs in {'; '.join(differences)}")
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(run.params, indent=1) + "\n")
+        write_atomically(path, json.dumps(run.params, indent=1) + "\n")
 
 
 class MetricNames:

@@ -21,9 +21,9 @@ from allennlp.common.from_params import infer_constructor_params
 from allennlp.common.params import parse_overrides, with_overrides
 from allennlp.models import Model
 
+from spigot_allennlp.checks import positive
 from spigot_allennlp.commands.study.validation_metric import ValidationMetric
 from spigot_allennlp.estimators import Estimator
-from spigot_allennlp.estimators.estimator import positive
 from spigot_allennlp.structures import LatentStructure
 
 SEEDS = ("random_seed", "numpy_seed", "pytorch_seed")

@@ -54,7 +54,14 @@ def start(job: Job, threads: int) -> subprocess.Popen:
     """
     with open(os.path.join(job.folder, "log.txt"), "a") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "spigot_allennlp.commands.study.child", job.folder, str(os.getpid()), *job.packages],
+            [
+                sys.executable,
+                "-m",
+                "spigot_allennlp.commands.study.worker",
+                job.folder,
+                str(os.getpid()),
+                *job.packages,
+            ],
             cwd=job.directory,
             env={"OMP_NUM_THREADS": str(threads), **os.environ},
             stdin=subprocess.DEVNULL,

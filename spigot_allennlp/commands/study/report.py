@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from spigot_allennlp.commands.study.design import Design, Run
-from spigot_allennlp.commands.study.run_folder import read_epochs, read_state, write_whole
+from spigot_allennlp.commands.study.run_folder import read_epochs, read_state
 from spigot_allennlp.commands.study.validation_metric import ValidationMetric
+from spigot_allennlp.files import write_atomically, written_atomically
 
 # Of the machine and the moment, not of the run; times are given by epoch.
 _LEFT_OUT = ("training_duration", "epoch", "training_start_epoch", "training_epochs")
@@ -136,14 +137,12 @@ def write_tables(directory: Path, results: List[Result]) -> None:
     names = ["run", "name", "config", "estimator", *_names(settings), "seed", "finished"]
     columns = list(dict.fromkeys([*names, *_names(r.epochs[0] for r in results if r.epochs), *_names(rows)]))
     rows = [{column: row.get(column) for column in columns} for row in rows]
-    write_whole(directory / "results.json", json.dumps([_finite(row) for row in rows], indent=1) + "\n")
-    path = directory / "results.csv.part"
-    with open(path, "w", newline="") as file:
+    write_atomically(directory / "results.json", json.dumps([_finite(row) for row in rows], indent=1) + "\n")
+    with written_atomically(directory / "results.csv") as part, open(part, "w", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         for row in rows:
             writer.writerow({key: json.dumps(v) if isinstance(v, (list, dict, bool)) else v for key, v in row.items()})
-    path.replace(directory / "results.csv")
 
 
 def _names(rows: Iterable[Dict[str, Any]]) -> List[str]:
@@ -174,7 +173,7 @@ def write_summary(directory: Path, design: Design, results: List[Result]) -> Non
     ]
     if unfinished:
         sections += ["## Not finished\n", "\n".join(unfinished) + "\n"]
-    write_whole(directory / "summary.md", "\n".join(sections))
+    write_atomically(directory / "summary.md", "\n".join(sections))
 
 
 def _table(settings: List[Setting], varying: List[str], metric: ValidationMetric) -> str:

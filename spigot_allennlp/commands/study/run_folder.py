@@ -8,9 +8,10 @@ What a run's folder holds:
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Dict
+
+from spigot_allennlp.files import write_atomically
 
 
 def read_state(folder: Path) -> Dict[str, Any]:
@@ -32,11 +33,4 @@ def read_epochs(folder: Path) -> Dict[int, Dict[str, Any]]:
 
 
 def write_state(folder: Path, first_epochs: Any, finished: bool) -> None:
-    write_whole(folder / "state.json", json.dumps({"first_epochs": first_epochs, "finished": finished}))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Whoever is killed while writing leaves the old file."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)
+    write_atomically(folder / "state.json", json.dumps({"first_epochs": first_epochs, "finished": finished}))

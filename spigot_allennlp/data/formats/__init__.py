@@ -1,0 +1,3 @@
+"""
+File formats: what parses and writes them, without AllenNLP's instances.
+"""

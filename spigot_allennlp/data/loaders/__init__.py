@@ -1,0 +1,3 @@
+"""
+From instances to batches.
+"""

@@ -1,0 +1,3 @@
+"""
+Dataset readers: from files to instances.
+"""

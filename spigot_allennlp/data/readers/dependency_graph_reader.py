@@ -1,0 +1,139 @@
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Optional, Union
+
+from allennlp.common.checks import ConfigurationError
+from allennlp.data import DatasetReader, Field, Instance, Token, TokenIndexer
+from allennlp.data.fields import AdjacencyField, MetadataField, SequenceLabelField, TextField
+from allennlp.data.token_indexers import SingleIdTokenIndexer
+
+from spigot_allennlp.checks import at_least_one, refuse_unknown_keys
+from spigot_allennlp.data.sentence import Sentence
+from spigot_allennlp.data.sentence_length import MAX_SENTENCE_LENGTH, length_problem
+from spigot_allennlp.data.text_files import malformed
+
+_CHUNK = 256
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """
+    Python's cyclic garbage collector looks through all living objects each time they have grown by a quarter.
+    When instances are kept, that is more than half of the time that reading takes, and they hold no cycles
+    for it to find.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+# These namespaces have entries for padding and unknown labels, on purpose: a label that the training data
+# lacks then counts as an error instead of ending the run. AllenNLP would recommend against it once for each.
+for _field in (AdjacencyField, SequenceLabelField):
+    _field._already_warned_namespaces.update({"arc_relations", "head_relations"})
+
+
+class DependencyGraphReader(DatasetReader):
+    """
+    What the readers of sentences with trees and graphs share: turning sentences into instances. The fields:
+
+    - `tokens`: `TextField` of the words, without ROOT; each `Token` carries `lemma_`, `pos_` and `tag_`
+      (`"_"` where unknown, so that an indexer with that `feature_name` works on plain text too).
+    - `head_indices`: `SequenceLabelField` of integers, the head of each word, 0 for ROOT. Only where there
+      are trees.
+    - `head_tags`: `SequenceLabelField` of relations, in the namespace `head_relations`. Only where the trees
+      are labelled.
+    - `arc_tags`: `AdjacencyField` of labels at `(dependent, head)`, both counted from 0 without ROOT, in the
+      namespace `arc_relations`; -1 elsewhere. Only where there are graphs.
+    - `tops`: `SequenceLabelField` of 0 and 1. Only where there are graphs.
+    - `metadata`: `"words"`, `"sentence_id"`, and the sentence itself as `"graph"`.
+
+    # Parameters
+
+    token_indexers : `Dict[str, TokenIndexer]`, optional (default = `{"tokens": SingleIdTokenIndexer()}`)
+    trees, graphs : `bool`, optional (default = `True`)
+        Whether instances have the trees and the graphs that a file has.
+    max_sentence_length : `int`, optional (default = `1000`)
+        In words. A longer sentence is refused (`ConfigurationError`, of one in a file with file and line) before
+        anything is allocated for its arcs; so is a longer one that is to be predicted.
+    """
+
+    def __init__(
+        self,
+        token_indexers: Optional[dict[str, TokenIndexer]] = None,
+        trees: bool = True,
+        graphs: bool = True,
+        max_sentence_length: int = MAX_SENTENCE_LENGTH,
+        **kwargs,
+    ) -> None:
+        refuse_unknown_keys(self, kwargs)
+        super().__init__(manual_distributed_sharding=True, manual_multiprocess_sharding=True, **kwargs)
+        self._token_indexers = token_indexers or {"tokens": SingleIdTokenIndexer()}
+        self._max_sentence_length = at_least_one("max_sentence_length", max_sentence_length)
+        self._trees = trees
+        self._graphs = graphs
+
+    def read_sentences(self, file_path: str) -> Iterator[Sentence]:
+        """The sentences of a file, one by one."""
+        raise NotImplementedError
+
+    def _read(self, file_path: str) -> Iterator[Instance]:
+        sentences = self.shard_iterable(self._checked(self.read_sentences(file_path), file_path))
+        while True:
+            with _no_garbage_collection():
+                instances = [self.text_to_instance(sentence) for sentence in islice(sentences, _CHUNK)]
+            if not instances:
+                return
+            yield from instances
+
+    def _checked(self, sentences: Iterator[Sentence], file_path: str) -> Iterator[Sentence]:
+        for sentence in sentences:
+            problem = length_problem(len(sentence), self._max_sentence_length)
+            if problem:
+                raise malformed(file_path, sentence.line, problem)
+            yield sentence
+
+    def text_to_instance(self, words: Union[Sentence, Sequence[Union[str, Token]]]) -> Instance:
+        """
+        # Parameters
+
+        words : `Union[Sentence, Sequence[Union[str, Token]]]`
+            A sentence with whatever annotation it has, or just its words or tokens.
+        """
+        sentence = words if isinstance(words, Sentence) else Sentence.from_tokens(words)
+        if not sentence.words:
+            raise ConfigurationError("a sentence needs at least one word")
+        problem = length_problem(len(sentence), self._max_sentence_length)
+        if problem:
+            raise ConfigurationError(f"{problem}; it begins with {' '.join(sentence.words[:5])!r}")
+        tokens = TextField(sentence.to_tokens())
+        fields: dict[str, Field] = {
+            "tokens": tokens,
+            "metadata": MetadataField(
+                {"words": sentence.words, "sentence_id": sentence.sentence_id, "graph": sentence}
+            ),
+        }
+        if self._trees and sentence.heads is not None:
+            fields["head_indices"] = SequenceLabelField(sentence.heads, tokens, label_namespace="head_index_tags")
+        if self._trees and sentence.deprels is not None:
+            fields["head_tags"] = SequenceLabelField(sentence.deprels, tokens, label_namespace="head_relations")
+        if self._graphs and sentence.arcs is not None:
+            fields["arc_tags"] = AdjacencyField(
+                indices=[(dependent - 1, head - 1) for dependent, head in sentence.arcs],
+                sequence_field=tokens,
+                labels=list(sentence.arcs.values()),
+                label_namespace="arc_relations",
+                padding_value=-1,
+            )
+            tops: list[int] = [int(word in sentence.tops) for word in range(1, len(sentence) + 1)]
+            fields["tops"] = SequenceLabelField(tops, tokens, label_namespace="tops_tags")
+        return Instance(fields)
+
+    def apply_token_indexers(self, instance: Instance) -> None:
+        instance["tokens"].token_indexers = self._token_indexers

@@ -1,0 +1,120 @@
+"""
+One sentence with its dependency tree and its dependency graph: what the readers read and the writers write.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Optional, Union
+
+from allennlp.common.checks import ConfigurationError
+from allennlp.data import Token
+
+ABSENT = "_"
+"""What CoNLL-U and SDP write where a column has no value."""
+
+ROOT_LABEL = "root"
+"""The label of an edge from ROOT where the format has none (SDP marks top nodes without labelling them)."""
+
+PARALLEL = "|"
+"""Joins the labels of parallel edges. It separates the edges in DEPS, so no label there contains it."""
+
+
+@dataclass
+class Sentence:
+    """
+    A sentence, its dependency tree and its dependency graph. Words are numbered from 1; 0 is ROOT.
+
+    # Parameters
+
+    words : `List[str]`
+    lemmas : `List[str]`, optional (default = `"_"` for every word)
+    pos_tags : `List[str]`, optional (default = `"_"` for every word)
+        UPOS in CoNLL-U, POS in SDP.
+    tags : `List[str]`, optional (default = `"_"` for every word)
+        XPOS in CoNLL-U; in SDP the part of speech from the companion file.
+    heads : `List[int]`, optional
+        The head of each word in the tree; `None` where there is no tree.
+    deprels : `List[str]`, optional
+        The relation of each word to its head; `None` where there is no tree, or it is not labelled.
+    arcs : `Dict[Tuple[int, int], str]`, optional
+        `{(dependent, head): label}`, without the edges from ROOT; `None` where there is no graph. Parallel
+        edges stand under one label, joined with `|` (as in `nsubj|obj`), and are written as separate edges
+        again.
+    tops : `Dict[int, str]`, optional
+        `{word: label}` of the edges from ROOT; `None` where there is no graph.
+    predicates : `List[int]`, optional
+        The words that SDP marks as predicates; every head in `arcs` counts as one anyway.
+    frames : `List[str]`, optional
+        The frame (or sense) column of SDP.
+    feats, misc : `List[str]`, optional
+        Columns 6 and 10 of CoNLL-U, unparsed.
+    multiword_tokens : `Dict[int, str]`, optional
+        The lines of multiword tokens (`1-2`), unparsed, by the number of their first word.
+    comments : `List[str]`, optional
+        Comment lines, with their `#`.
+    sentence_id : `str`, optional
+    line : `int`, optional
+        Where the sentence begins in its file; of no account in comparisons.
+    """
+
+    words: list[str]
+    lemmas: Optional[list[str]] = None
+    pos_tags: Optional[list[str]] = None
+    tags: Optional[list[str]] = None
+    heads: Optional[list[int]] = None
+    deprels: Optional[list[str]] = None
+    arcs: Optional[dict[tuple[int, int], str]] = None
+    tops: Optional[dict[int, str]] = None
+    predicates: Optional[list[int]] = None
+    frames: Optional[list[str]] = None
+    feats: Optional[list[str]] = None
+    misc: Optional[list[str]] = None
+    multiword_tokens: dict[int, str] = field(default_factory=dict)
+    comments: list[str] = field(default_factory=list)
+    sentence_id: Optional[str] = None
+    line: Optional[int] = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        length = len(self.words)
+        for name in ("lemmas", "pos_tags", "tags", "frames", "feats", "misc"):
+            if getattr(self, name) is None:
+                setattr(self, name, [ABSENT] * length)
+        if (self.arcs is None) != (self.tops is None):
+            raise ConfigurationError("a graph needs both 'arcs' and 'tops' (either may be empty); only one was given")
+        for dependent, head in self.arcs or ():
+            if not (0 < dependent <= length and 0 < head <= length and dependent != head):
+                raise ConfigurationError(
+                    f"no graph can have the arc {head} -> {dependent}; arcs join two different words, "
+                    f"numbered from 1 to {length} here (edges from ROOT stand in 'tops')"
+                )
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def to_json(self) -> dict[str, Any]:
+        """
+        What AllenNLP writes where it writes whole batches (`allennlp evaluate --predictions-output-file`). Arcs are
+        triples, as JSON knows no tuples for keys.
+        """
+        arcs = None if self.arcs is None else [[*arc, label] for arc, label in sorted(self.arcs.items())]
+        return {**vars(self), "arcs": arcs}
+
+    @classmethod
+    def from_tokens(cls, tokens: Sequence[Union[str, Token]]) -> "Sentence":
+        """
+        A sentence of plain words, or of tokens (AllenNLP's or spaCy's) whose `lemma_`, `pos_` and `tag_` are
+        kept.
+        """
+        tokens = [Token(token) if isinstance(token, str) else token for token in tokens]
+        return cls(
+            words=[token.text for token in tokens],
+            lemmas=[token.lemma_ or ABSENT for token in tokens],
+            pos_tags=[token.pos_ or ABSENT for token in tokens],
+            tags=[token.tag_ or ABSENT for token in tokens],
+        )
+
+    def to_tokens(self) -> list[Token]:
+        return [
+            Token(text=word, lemma_=lemma, pos_=pos_tag, tag_=tag)
+            for word, lemma, pos_tag, tag in zip(self.words, self.lemmas, self.pos_tags, self.tags, strict=True)
+        ]

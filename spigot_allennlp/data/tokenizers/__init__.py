@@ -1,0 +1,3 @@
+"""
+Tokenizers for text that is to be predicted.
+"""

@@ -1,0 +1,39 @@
+"""
+Patches of AllenNLP 2.10.1, its last release. Importing `spigot_allennlp` applies them before the rest of the package is
+imported. A patch replaces one function by one with the same signature that works on old and new versions of the
+libraries alike; its docstring gives the reason.
+
+| what is patched | file | does it change behavior that worked? |
+|---|---|---|
+| `ReduceOnPlateauLearningRateScheduler` | `torch` | no: it failed |
+| `clip_grad_norm_`, for sparse gradients | `torch` | no: it failed |
+| `TensorCache` | `torch` | no: it failed |
+| `MultiProcessDataLoader`, for spawned workers | `torch` | no: it failed |
+| `TorchDdpAccelerator` | `torch` | yes: `find_unused_parameters` is true by default |
+| `torch.load` of NumPy scalars | `checkpoints` | no: recovering failed |
+| `Checkpointer`, `Params.to_file`, `dump_metrics` | `checkpoints` | no: the same files, each written at once |
+| `MovingAverage`, recovered | `checkpoints` | no: its averages were lost |
+| `diff`, for integers | `commands` | no: it failed |
+| `build-vocab -o` | `commands` | no: the option had no effect |
+| `predict --silent` | `commands` | yes: it shows a progress bar |
+| `predict`, for input that is not UTF-8 | `commands` | no: its error names the file |
+| `WandBCallback` | `libraries` | no: it failed |
+| `cached_transformers.get_tokenizer` | `libraries` | no: it failed |
+| `load_archive` | `archives` | yes: an error names the archive; archives that could run code are refused |
+
+Warnings of other libraries are silenced in `THIRD_PARTY_WARNINGS` only, and in the filters that
+`scripts/install_allennlp.py` sets up for warnings which appear before any plugin is loaded.
+"""
+
+from spigot_allennlp.patches import archives, checkpoints, commands, libraries, torch
+from spigot_allennlp.patches.torch import THIRD_PARTY_WARNINGS
+
+__all__ = ["THIRD_PARTY_WARNINGS", "apply"]
+
+
+def apply() -> None:
+    """
+    Apply every patch. Calling it again does nothing.
+    """
+    for patches in (torch, checkpoints, commands, libraries, archives):
+        patches.apply()

@@ -1,0 +1,81 @@
+"""
+Faults of AllenNLP's own commands.
+"""
+
+import functools
+from types import SimpleNamespace
+from typing import Any, Callable, Dict, Iterator
+from unittest import mock
+
+from allennlp.commands import build_vocab, diff, predict
+from allennlp.common import Params, Tqdm
+from allennlp.common.checks import ConfigurationError
+
+from spigot_allennlp.patches.replacement import replace
+
+
+def apply() -> None:
+    """
+    Apply every patch of this file. Calling it again does nothing.
+    """
+    replace(diff, "checkpoint_diff", _differences_of_counters)
+    replace(build_vocab, "build_vocab_from_args", _overrides_of_build_vocab)
+    replace(predict._PredictManager, "run", _progress_of_silent_predictions)
+    replace(predict._PredictManager, "_get_json_data", _utf8_lines)
+
+
+def _differences_of_counters(original: Callable) -> Callable:
+    """
+    `allennlp diff` takes mean squares, which torch has for floating-point numbers only; counters, of batches for
+    example, are integers.
+    """
+
+    def checkpoint_diff(state_dict_a: Dict[str, Any], state_dict_b: Dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        floats = (
+            {name: value if value.is_floating_point() else value.double() for name, value in state_dict.items()}
+            for state_dict in (state_dict_a, state_dict_b)
+        )
+        return original(*floats, *args, **kwargs)
+
+    return checkpoint_diff
+
+
+def _overrides_of_build_vocab(original: Callable) -> Callable:
+    """
+    `allennlp build-vocab` accepts `-o` and forgets it.
+    """
+
+    def build_vocab_from_args(args: Any) -> None:
+        read = functools.partial(Params.from_file, params_overrides=args.overrides)
+        with mock.patch.object(build_vocab, "Params", SimpleNamespace(from_file=read)):
+            original(args)
+
+    return build_vocab_from_args
+
+
+def _progress_of_silent_predictions(original: Callable) -> Callable:
+    """
+    `allennlp predict --silent` shows nothing for as long as it takes. (Otherwise predictions are printed.)
+    """
+
+    def run(self: Any) -> None:
+        if not self._print_to_console:
+            for name in ("_get_json_data", "_get_instance_data"):
+                inputs = getattr(self, name)
+                bar = functools.partial(Tqdm.tqdm, desc="predicting", unit=" inputs", delay=2)
+                setattr(self, name, lambda inputs=inputs, bar=bar: bar(inputs()))
+        original(self)
+
+    return run
+
+
+def _utf8_lines(original: Callable) -> Callable:
+    """Of input in another encoding, `allennlp predict` says where it does not decode, but not that it is the input."""
+
+    def _get_json_data(self: Any) -> Iterator[Any]:
+        try:
+            yield from original(self)
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(f"{self._input_file}: the input is not valid UTF-8 ({error})") from None
+
+    return _get_json_data
