@@ -3,7 +3,7 @@ Files that are whole at every moment.
 """
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Iterator
 
 import torch
@@ -23,10 +23,15 @@ def written_atomically(path: Any, several_writers: bool = False) -> Iterator[str
         Whether several processes may write the file at the same time. The last one wins.
     """
     part = f"{path}.{os.getpid()}.part" if several_writers else f"{path}.part"
-    yield part
-    with open(part, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        yield part
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        with suppress(OSError):
+            os.remove(part)
+        raise
 
 
 def save_atomically(content: Any, path: Any) -> None:

@@ -19,13 +19,15 @@ libraries alike; its docstring gives the reason.
 | `predict`, for input that is not UTF-8 | `commands` | no: its error names the file |
 | `WandBCallback` | `libraries` | no: it failed |
 | `cached_transformers.get_tokenizer` | `libraries` | no: it failed |
-| `load_archive` | `archives` | yes: an error names the archive; archives that could run code are refused |
+| `archive_model` | `archives` | no: the same file, written at once |
+| `load_archive` | `archives`, `untrusted` | yes: an error names the archive; archives that could run code are refused |
+| `cached_path(..., extract_archive=True)` | `extraction` | yes: links, and what is too large, are refused |
 
 Warnings of other libraries are silenced in `THIRD_PARTY_WARNINGS` only, and in the filters that
 `scripts/install_allennlp.py` sets up for warnings which appear before any plugin is loaded.
 """
 
-from spigot_allennlp.patches import archives, checkpoints, commands, libraries, torch
+from spigot_allennlp.patches import archives, checkpoints, commands, extraction, libraries, torch, untrusted
 from spigot_allennlp.patches.torch import THIRD_PARTY_WARNINGS
 
 __all__ = ["THIRD_PARTY_WARNINGS", "apply"]
@@ -35,5 +37,5 @@ def apply() -> None:
     """
     Apply every patch. Calling it again does nothing.
     """
-    for patches in (torch, checkpoints, commands, libraries, archives):
+    for patches in (torch, checkpoints, commands, libraries, extraction, untrusted, archives):
         patches.apply()

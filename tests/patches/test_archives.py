@@ -1,30 +1,41 @@
 """Archives from someone else run no code; damaged ones say so. All are made from the one in the fixtures."""
 
+import gzip
+import http.server
 import io
 import json
 import os
+import pickle
+import shutil
+import stat
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
 import torch
+import transformers
 from allennlp.commands import main
-from allennlp.common import Params
+from allennlp.common import Params, cached_transformers
 from allennlp.common.checks import ConfigurationError
-from allennlp.data import DataLoader, Vocabulary
+from allennlp.common.file_utils import cached_path
+from allennlp.data import DataLoader, DatasetReader, Vocabulary
 from allennlp.data.tokenizers import Tokenizer
 from allennlp.models import Model
-from allennlp.models.archival import load_archive
+from allennlp.models.archival import archive_model, load_archive
 from allennlp.nn import Activation
+from allennlp.nn.initializers import Initializer
 from allennlp.predictors import Predictor
 from allennlp.training.optimizers import Optimizer
 
 from spigot_allennlp.models import SyntacticParser, SyntacticThenSemantic
+from spigot_allennlp.patches import untrusted
 from tests.conftest import FIXTURES
 
 GOOD = FIXTURES / "models" / "syntactic_parser.tar.gz"
@@ -135,19 +146,283 @@ class TestNothingRuns:
         "name", ["../escaped", "/tmp/escaped", "vocabulary/../../escaped", "..\\escaped", "C:/escaped"]
     )
     def test_paths(self, name: str, parts: Path):
-        refused(packed(parts, member(name, size=1)), "outside of the archive's own directory")
+        refused(packed(parts, member(name, size=1)), "outside of its directory")
 
     @pytest.mark.parametrize(
         ("kind", "match"),
         [
-            (tarfile.SYMTYPE, "a link or a device"),
-            (tarfile.FIFOTYPE, "a link or a device"),
-            (tarfile.CHRTYPE, "a link or a device"),
-            (tarfile.LNKTYPE, "outside of the archive's own directory"),
+            (tarfile.SYMTYPE, "is a link or a device"),
+            (tarfile.FIFOTYPE, "is a link or a device"),
+            (tarfile.CHRTYPE, "is a link or a device"),
+            (tarfile.LNKTYPE, "outside of its directory"),
         ],
     )
     def test_links_and_devices(self, kind: bytes, match: str, parts: Path):
         refused(packed(parts, member("vocabulary/link", type=kind, linkname="../../etc/passwd")), match)
+
+
+class TestUnpacking:
+    """Everything that cached-path extracts passes the same guard."""
+
+    def chain(self, tmp_path: Path) -> list[tarfile.TarInfo]:
+        """Symbolic links that lead from anywhere to the root directory, and from there to `tmp_path`."""
+        links = [member("l0", type=tarfile.SYMTYPE, linkname=".")]
+        links += [member(f"l{i}", type=tarfile.SYMTYPE, linkname=f"l{i - 1}/..") for i in range(1, 16)]
+        return [*links, member(f"l15{tmp_path}/escaped", size=1)]
+
+    @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+    def test_a_chain_of_links(self, mode: str, tmp_path: Path):
+        path = tmp_path / "chain.tar"
+        with tarfile.open(path, mode) as archive:
+            for info in self.chain(tmp_path):
+                archive.addfile(info, io.BytesIO(b"x" * info.size))
+        with pytest.raises(ConfigurationError, match="'l0' in chain.tar is a link or a device"):
+            cached_path(path, cache_dir=tmp_path / "cache", extract_archive=True)
+        assert not (tmp_path / "escaped").exists()
+
+    def test_commands(self, parts: Path, tmp_path: Path):
+        path = packed(parts, *self.chain(tmp_path))
+        for arguments in (
+            ["cached-path", "--extract-archive", str(path), "-d", str(tmp_path)],
+            ["diff", *[str(path)] * 2],
+        ):
+            with (
+                mock.patch.object(sys, "argv", ["allennlp", *arguments]),
+                pytest.raises(ConfigurationError, match="'l0'"),
+            ):
+                main()
+        assert not (tmp_path / "escaped").exists()
+
+    def test_vocabularies_and_shards(self, parts: Path, tmp_path: Path):
+        path = packed(parts, *self.chain(tmp_path))
+        with pytest.raises(ConfigurationError, match="'l0'"):
+            Vocabulary.from_files(str(path))
+        reader = DatasetReader.from_params(Params({"type": "sharded", "base_reader": {"type": "conllu_graphs"}}))
+        with pytest.raises(ConfigurationError, match="'l0'"):
+            list(reader.read(str(path)))
+        assert not (tmp_path / "escaped").exists()
+
+    def test_zip(self, tmp_path: Path):
+        path = tmp_path / "a.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("../escaped", "x")
+        with pytest.raises(ConfigurationError, match="'../escaped' in a.zip would be unpacked outside"):
+            cached_path(path, cache_dir=tmp_path / "cache", extract_archive=True)
+
+    def test_too_large(self, parts: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("SPIGOT_MAX_UNPACKED_BYTES", "1000")
+        refused(packed(parts), "unpacks to more than 1,000 bytes")
+
+    def test_too_many(self, parts: Path):
+        refused(packed(parts, *[member(str(number)) for number in range(10_000)]), "holds more than 10,000 files")
+
+    def test_a_header_that_claims_gigabytes(self, tmp_path: Path):
+        path = tmp_path / "model.tar.gz"
+        with gzip.open(path, "w") as file:
+            file.write(member("x", type=tarfile.XHDTYPE, size=2**33).tobuf(tarfile.GNU_FORMAT) + bytes(2**20))
+        refused(path, "a header in model.tar.gz claims 8,589,934,592 bytes")
+
+    def test_what_is_fine(self, parts: Path, tmp_path: Path):
+        """Files without permissions, as root would unpack them too, become ordinary files."""
+        info = member("vocabulary/more.txt", mode=0o4000, uid=7, size=1)
+        directory = Path(cached_path(packed(parts, info), cache_dir=tmp_path / "cache", extract_archive=True))
+        assert stat.S_IMODE((directory / info.name).stat().st_mode) == 0o644
+        assert (directory / info.name).stat().st_uid == os.getuid()
+
+
+@pytest.fixture(scope="module")
+def transformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A local one, whose weights would leave a file beside it if they were unpickled."""
+    directory = tmp_path_factory.mktemp("transformer")
+    config = transformers.BertConfig(
+        vocab_size=7, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4
+    )
+    config.save_pretrained(directory)
+    (directory / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\n")
+    weights = transformers.BertModel(config).state_dict()
+    torch.save({**weights, "more": Malicious(directory / "was here")}, directory / "pytorch_model.bin")
+    return directory
+
+
+class TestTransformers:
+    """Config of strangers with a transformer, whose weights are a pickle that runs code."""
+
+    def embedder(self, transformer: Path, parts: Path, **keys: Any) -> Path:
+        embedder = {"type": "pretrained_transformer_mismatched", "model_name": str(transformer), **keys}
+        change_config(
+            parts, lambda config: config["model"].update(text_field_embedder={"token_embedders": {"tokens": embedder}})
+        )
+        return packed(parts)
+
+    @pytest.fixture(autouse=True)
+    def an_old_torch(self, monkeypatch: pytest.MonkeyPatch):
+        """As before torch 2.6, where `torch.load` unpickles anything by default."""
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+
+    def test_weights(self, transformer: Path, parts: Path):
+        refused(self.embedder(transformer, parts), "pytorch_model.bin|UnpicklingError|weights_only")
+        assert not (transformer / "was here").exists()
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [("weights_only", False), ("cache_dir", "elsewhere"), ("quantization_config", {}), ("config", "x")],
+    )
+    def test_arguments(self, key: str, value: Any, transformer: Path, parts: Path):
+        archive = self.embedder(transformer, parts, transformer_kwargs={key: value})
+        refused(archive, f"its config gives BertConfig '{key}'; valid in an archive: .*hidden_dropout_prob")
+        assert not (transformer / "was here").exists()
+
+    @pytest.mark.parametrize("key", ["cache_dir", "vocab_file", "proxies"])
+    def test_arguments_of_the_tokenizer(self, key: str, transformer: Path, parts: Path):
+        indexer = {"type": "pretrained_transformer", "model_name": str(transformer), "tokenizer_kwargs": {key: "x"}}
+        change_config(parts, lambda config: config["dataset_reader"].update(token_indexers={"tokens": indexer}))
+        refused(packed(parts), f"its config gives AutoTokenizer '{key}'; valid in an archive: .*model_max_length")
+
+    def test_override_weights(self, transformer: Path, parts: Path):
+        keys = {"override_weights_file": str(transformer / "pytorch_model.bin")}
+        refused(self.embedder(transformer, parts, **keys), "weights_only|UnpicklingError")
+        with pytest.raises(pickle.UnpicklingError):
+            # In training, too.
+            cached_transformers.get(str(transformer), True, **keys)
+        with pytest.raises(pickle.UnpicklingError):
+            Initializer.from_params(
+                Params({"type": "pretrained", "weights_file_path": str(transformer / "pytorch_model.bin")})
+            )
+        assert not (transformer / "was here").exists()
+
+    def test_other_pickles(self, victim: Path):
+        with (
+            untrusted.loading("x"),
+            pytest.raises(ConfigurationError, match="it would read a pickle with pathlib.Path"),
+        ):
+            pickle.loads(pickle.dumps(Malicious(victim)))
+        assert not victim.exists()
+        pickle.loads(pickle.dumps(Malicious(victim)))
+        assert victim.exists()
+
+    def test_what_is_fine(self, transformer: Path, parts: Path, tmp_path: Path):
+        shutil.copytree(transformer, tmp_path / "fine")
+        weights = transformers.BertModel(transformers.BertConfig.from_pretrained(transformer)).state_dict()
+        torch.save(weights, tmp_path / "fine" / "pytorch_model.bin")
+        keys = {"transformer_kwargs": {"hidden_dropout_prob": 0.5}, "tokenizer_kwargs": {"do_lower_case": True}}
+        # Nothing is wrong with the transformer; the weights of the archive are not of this model.
+        refused(self.embedder(tmp_path / "fine", parts, **keys), "Unexpected keys: .*token_embedder_characters")
+
+
+class TestNothingIsFetched:
+    @pytest.fixture
+    def server(self) -> Iterator[tuple[str, list[str]]]:
+        """Its address, and what it was asked for."""
+        asked = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                asked.append(self.path)
+                self.send_error(404)
+
+            do_GET = do_HEAD
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        with http.server.HTTPServer(("127.0.0.1", 0), Handler) as running:
+            threading.Thread(target=running.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{running.server_port}/model", asked
+            running.shutdown()
+
+    @pytest.mark.parametrize("place", ["archive", "module", "transformer", "tokenizer"])
+    def test_an_address_in_a_config(self, place: str, server: tuple[str, list[str]], parts: Path):
+        address, asked = server
+
+        def change(config: dict[str, Any]) -> None:
+            model = config["model"]
+            if place == "archive":
+                config["model"] = {"type": "from_archive", "archive_file": address}
+            elif place == "module":
+                model["encoder"] = {"_pretrained": {"archive_file": address, "module_path": "encoder"}}
+            elif place == "transformer":
+                embedder = {"type": "pretrained_transformer", "model_name": address}
+                model["text_field_embedder"] = {"token_embedders": {"tokens": embedder}}
+            else:
+                indexers = config["dataset_reader"]["token_indexers"]
+                indexers["tokens"] = {"type": "pretrained_transformer", "model_name": address}
+
+        change_config(parts, change)
+        refused(packed(parts), f"names the address {address}; .*SPIGOT_ALLOW_DOWNLOADS=1")
+        assert not asked
+
+    def test_where_the_caller_allows_it(
+        self, server: tuple[str, list[str]], parts: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        address, asked = server
+        monkeypatch.setenv("SPIGOT_ALLOW_DOWNLOADS", "1")
+        archive = {"type": "from_archive", "archive_file": address}
+        change_config(parts, lambda config: config.update(model=archive))
+        refused(packed(parts), f"cannot load the archive: {address}")
+        assert asked == ["/model"]
+
+    def test_what_the_caller_names(self, server: tuple[str, list[str]]):
+        address, asked = server
+        with pytest.raises(ConfigurationError, match=f"{address}: cannot load the archive: {address}"):
+            load_archive(address)
+        assert asked == ["/model"]
+
+    def test_a_pipeline_of_spacy(self, parts: Path):
+        tokenizer = {"type": "spacy", "language": "not_installed"}
+        reader = {"type": "text_classification_json", "tokenizer": tokenizer}
+        change_config(parts, lambda config: config.update(dataset_reader=reader))
+        refused(packed(parts), "a pipeline of spaCy that is not installed")
+
+
+class TestWhatAConfigMayNotSay:
+    @pytest.mark.parametrize(
+        ("place", "key"),
+        [
+            (("model",), "vocab"),
+            (("model",), "serialization_dir"),
+            (("dataset_reader",), "serialization_dir"),
+            (("data_loader",), "reader"),
+            (("validation_data_loader",), "data_path"),
+        ],
+    )
+    def test_what_the_loader_passes(self, place: tuple[str, ...], key: str, parts: Path):
+        def change(config: dict[str, Any]) -> None:
+            for name in place:
+                config = config.setdefault(name, {})
+            config[key] = {"type": "from_files", "directory": "elsewhere.tar.gz"}
+
+        change_config(parts, change)
+        refused(packed(parts), f"its config has '.*{key}'.*, which is for the ")
+
+    def test_a_class_whose_module_is_not_imported(self, parts: Path):
+        assert "this" not in sys.modules
+        change_config(parts, lambda config: config["model"].update(type="this.Model"))
+        refused(packed(parts), "this is not imported. If you trust it, import it first: --include-package this")
+        assert "this" not in sys.modules
+
+    def test_jsonnet(self, parts: Path, tmp_path: Path):
+        """It would read any file, and the environment."""
+        (tmp_path / "secret").write_text("secret")
+        (parts / "config.json").write_text(f"{{dataset_reader: importstr '{tmp_path / 'secret'}', model: 0}}")
+        refused(packed(parts), "config.json:1:2: no JSON")
+
+
+def test_an_archive_is_written_at_once(parts: Path, tmp_path: Path):
+    def interrupted(*_: Any, **__: Any) -> None:
+        (part,) = parts.glob("*.part")
+        assert part.stat().st_size == 0
+        assert path.read_text() == "the last one"
+        raise KeyboardInterrupt
+
+    path = parts / "model.tar.gz"
+    path.write_text("the last one")
+    (parts / "weights.th").rename(parts / "best.th")
+    with mock.patch.object(tarfile.TarFile, "add", interrupted), pytest.raises(KeyboardInterrupt):
+        archive_model(parts)
+    assert path.read_text() == "the last one"
+    assert not list(parts.glob("*.part"))
+    assert archive_model(parts) == str(path)
+    assert isinstance(load_archive(path).model, SyntacticParser)
 
 
 class TestWhatStillWorks:
