@@ -7,6 +7,8 @@ from spigot_allennlp.modules.arc_pruner import ArcPruner
 from spigot_allennlp.modules.arc_scorer import ArcScorer, BiaffineArcScorer
 from spigot_allennlp.modules.attention_pooling import AttentionPooling
 from spigot_allennlp.modules.deterministic_roles import DeterministicRoles
+from spigot_allennlp.modules.distinct_words import DistinctWordsCharacterEncoder
+from spigot_allennlp.modules.embedding_dropout import EmbeddingDropout
 from spigot_allennlp.modules.graph_composer import GraphComposer
 from spigot_allennlp.modules.graph_loss import CrossEntropyGraphLoss, GraphLoss, HingeGraphLoss
 from spigot_allennlp.modules.head_composer import HeadComposer
@@ -30,6 +32,8 @@ __all__ = [
     "CrossEntropyGraphLoss",
     "CrossEntropyTreeLoss",
     "DeterministicRoles",
+    "DistinctWordsCharacterEncoder",
+    "EmbeddingDropout",
     "GraphComposer",
     "GraphLoss",
     "HeadComposer",

@@ -47,11 +47,10 @@ class ArcLabeler(torch.nn.Module):
         linear = torch.nn.functional.linear
         # shape: (labels, label_dim + 1, label_dim + 1). In parts, for matrix products of round sizes are twice as fast.
         weights = self.bilinear.weight.view(self.num_labels, head.size(-1) + 1, -1)
-        pairs, of_head = weights[:, :-1, :-1].flatten(0, 1), weights[:, :-1, -1].flatten()
-        # shape: (arcs, labels, label_dim)
-        by_label = linear(dependent, pairs, of_head).view(-1, self.num_labels, head.size(-1))
-        of_pairs = torch.bmm(by_label, head.unsqueeze(-1)).squeeze(-1)
-        return of_pairs + linear(dependent, weights[:, -1, :-1], weights[:, -1, -1])
+        # shape: (arcs, label_dim * label_dim): smaller than a vector for each label where labels are many.
+        pairs = (head.unsqueeze(-1) * dependent.unsqueeze(-2)).flatten(1)
+        of_pairs = linear(pairs, weights[:, :-1, :-1].flatten(1), weights[:, -1, -1])
+        return of_pairs + linear(dependent, weights[:, -1, :-1]) + linear(head, weights[:, :-1, -1])
 
     def all_arcs(self, states: torch.Tensor) -> torch.Tensor:
         """

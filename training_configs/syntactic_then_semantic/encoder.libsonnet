@@ -10,7 +10,7 @@
     token_embedders: {
       tokens: { type: 'embedding', embedding_dim: encoder.word_dim },
       characters: {
-        type: 'character_encoding',
+        type: 'character_encoding_of_distinct_words',
         embedding: { embedding_dim: 16, vocab_namespace: 'token_characters' },
         encoder: {
           type: 'cnn',
