@@ -287,9 +287,10 @@ _INVERSE_RADIX = 2.0**-256
 _LOG_RADIX = 256 * math.log(2.0)
 _UPPER = 2.0**128
 _LOWER = 2.0**-128
-# Exponents: of zero, and of the t above; every sum of real exponents stays well within the latter.
+# Exponents: of zero, and of the t above; every sum of real exponents stays well within the latter, and float64 holds
+# the sum of both.
 _ZERO = -(2.0**60)
-_ROOT_ORDER = 2.0**40
+_ROOT_ORDER = 2.0**52
 
 _LOG2_E = 1.0 / math.log(2.0)
 _INTEGERS = 1.5 * 2.0**52
@@ -406,8 +407,8 @@ def _read_weights(scores, tangent, unit, num_words, single_root, extended, weigh
     for d in range(n):
         row = logs[d, : n + 1]
         if extended:
-            # Not below where a tree's exponents could reach the order of an arc from ROOT: scores beyond
-            # 1e10 apart.
+            # Not below where a tree's exponents could reach the order of an arc from ROOT: scores that are 2e17 / n
+            # apart.
             lowest = -_LOG_RADIX * _ROOT_ORDER / (4.0 * n)
             for h in range(n + 1):
                 score = max(row[h], lowest)

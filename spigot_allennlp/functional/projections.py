@@ -5,6 +5,7 @@ elementwise), over any leading ones, and are differentiable almost everywhere, a
 linear around almost every point.
 """
 
+import math
 from typing import Optional
 
 import numpy as np
@@ -137,8 +138,11 @@ def project_box(values: torch.Tensor) -> torch.Tensor:
 
 def _spend_budget(values: torch.Tensor, budget: float) -> torch.Tensor:
     """`clip(v - tau, 0, 1)` with `tau >= 0` such that it sums to the budget, for rows whose clip exceeds it."""
-    # With tau >= 0 a value below 0 never counts: clamping costs nothing and removes infinities.
-    values = values.clamp(min=0)
+    # Where the largest `budget` values are more than 1 above all others, any tau between serves, otherwise it lies less
+    # than 1 below the last of them: relative to that point, all that counts is between 0 and 2, and rounding does not
+    # depend on how large values are. Those below 0 never count, those above 2 always do.
+    last = values.topk(max(1, math.ceil(budget)), dim=-1).values[..., -1:]
+    values = (values - last + 1).clamp(0, 2)
     # sum_i clip(v_i - tau, 0, 1) as a function of tau, at its breakpoints from the right: its slope is +1 for each
     # v_i and -1 for each v_i - 1 passed so far.
     breakpoints, order = torch.cat([values, values - 1], dim=-1).sort(dim=-1, descending=True)

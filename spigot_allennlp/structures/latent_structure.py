@@ -17,6 +17,18 @@ def registered_name(base: Type[Registrable], subclass: type) -> str:
     return subclass.__name__
 
 
+LARGEST_TOTAL = 1e29
+"""
+What an instance's number of parts times its largest score may reach in any operation. Beyond, a structure of bad scores
+could not be told from one with a forbidden part, for which the kernels write `runtime.FORBIDDEN`.
+"""
+
+LARGEST_SUMMED_TOTAL = 2.0**53
+"""
+The same for operations that sum over structures. Beyond, float64 cannot hold the difference of 1 between two
+structures' scores, on which their probabilities depend.
+"""
+
 OPERATIONS = ("argmax", "log_partition", "marginals", "project", "sample", "top_k", "log_prob", "entropy")
 
 
@@ -36,8 +48,9 @@ class LatentStructure(Registrable):
 
     # Errors
 
-    Every operation raises `ValueError` for scores that are NaN or `+inf`, for shapes that do not fit, for a mask
-    that is not a boolean prefix, and where the `-inf` scores of an instance leave no structure.
+    Every operation raises `ValueError` for scores that are NaN or `+inf`, for finite scores that are too large for
+    float64 (see `LARGEST_TOTAL` and `LARGEST_SUMMED_TOTAL`), for shapes that do not fit, for a mask that is not a
+    boolean prefix, and where the `-inf` scores of an instance leave no structure.
 
     # For implementers
 
@@ -64,7 +77,7 @@ class LatentStructure(Registrable):
         MAP inference: a vertex `argmax_{z in Y} <s, z>` as exact 0/1 parts in the scores' shape and type. Ties are
         broken deterministically. Carries no gradient.
         """
-        checked, mask, forbidding = self._check(scores.detach(), mask)
+        checked, mask, forbidding = self._check(scores.detach(), mask, LARGEST_TOTAL)
         parts = self._argmax(checked, mask)
         if forbidding:
             self._check_feasible(self._total(parts, checked, mask))
@@ -95,7 +108,7 @@ class LatentStructure(Registrable):
         that offers a relaxation of its polytope says so in its constructor. With scores as the point this is
         SparseMAP (Niculae et al. 2018).
         """
-        checked, mask, forbidding = self._check(point, mask)
+        checked, mask, forbidding = self._check(point, mask, LARGEST_TOTAL)
         if forbidding:
             fixed = checked.detach()
             self._check_feasible(self._total(self._argmax(fixed, mask), fixed, mask))
@@ -118,7 +131,7 @@ class LatentStructure(Registrable):
         Where fewer exist, the rest are all-zero structures with score `-inf`. The scores are differentiable.
         """
         self._check_count("k", k)
-        checked, mask, _ = self._check(scores, mask)
+        checked, mask, _ = self._check(scores, mask, LARGEST_TOTAL)
         parts, totals = self._top_k(checked.detach(), mask, k)
         self._check_feasible(totals[:, 0])
         differentiable = self._score(parts.transpose(0, 1), checked).t()
@@ -133,10 +146,12 @@ class LatentStructure(Registrable):
         checked, mask, forbidding = self._check(scores, mask)
         if parts.shape[-scores.dim() :] != scores.shape:
             raise ValueError(f"parts of shape {tuple(parts.shape)} do not fit scores {tuple(scores.shape)}")
+        # As in `entropy`: the difference of two large numbers, of which rounding must not make a probability above 1.
+        checked = checked.double()
         value = self._log_partition(checked, mask)
         if forbidding:
             self._check_feasible(value)
-        return (self._score(parts.to(checked.dtype), checked) - value).to(scores.dtype)
+        return (self._score(parts.to(checked.dtype), checked) - value).clamp(max=0.0).to(scores.dtype)
 
     def entropy(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """
@@ -198,7 +213,9 @@ class LatentStructure(Registrable):
 
     # Checks and conversions
 
-    def _check(self, scores: torch.Tensor, mask: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor, bool]:
+    def _check(
+        self, scores: torch.Tensor, mask: torch.Tensor, largest_total: float = LARGEST_SUMMED_TOTAL
+    ) -> Tuple[torch.Tensor, torch.Tensor, bool]:
         """
         Scores in float32 or float64 with illegal parts at 0, the mask, and whether any legal score is -inf.
         """
@@ -219,7 +236,21 @@ class LatentStructure(Registrable):
         if not high < torch.inf:
             rows = (~(scores < torch.inf)).flatten(1).any(-1).nonzero().flatten().tolist()
             raise ValueError(f"scores contain NaN or +inf in rows {rows} of the batch; valid: finite, or -inf")
-        return scores, mask, bool(low == -torch.inf)
+        forbidding = bool(low == -torch.inf)
+        largest = largest_total / scores[0].numel()
+        if forbidding or not (high <= largest and low >= -largest):
+            self._check_size(scores.detach(), largest)
+        return scores, mask, forbidding
+
+    @staticmethod
+    def _check_size(scores: torch.Tensor, largest: float) -> None:
+        too_large = (scores.abs() > largest) & scores.isfinite()
+        if too_large.any():
+            rows = too_large.flatten(1).any(-1).nonzero().flatten().tolist()
+            raise ValueError(
+                f"scores in rows {rows} of the batch are too large: {scores[too_large][0].item():.3g}; valid: of "
+                f"magnitude up to {largest:.3g} for this operation and size, or -inf for a part that is forbidden"
+            )
 
     def _check_mask(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         if scores.size(1) != scores.size(2):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from spigot_allennlp.structures import LatentStructure
+from spigot_allennlp.structures.latent_structure import LARGEST_SUMMED_TOTAL
 from tests.enumeration import Case, Oracle
 
 OPERATIONS = ("argmax", "log_partition", "marginals", "entropy", "log_prob", "sample", "top_k", "project")
@@ -575,6 +576,59 @@ class StructureTestCase:
             )
         for structure, oracle in zip(operations["argmax"](), oracles, strict=True):
             assert oracle.is_vertex(structure)
+
+    @pytest.mark.parametrize("scale", [1e2, 1e8])
+    def test_log_prob_is_at_most_0_and_exact_in_float32(self, scale):
+        scores, mask, tokens = self.fixed_batch("normal", torch.float32)
+        scores = scores * scale
+        oracles = self.oracles(scores, tokens)
+        expected = torch.stack([oracle.log_probabilities().max() for oracle in oracles]).float()
+        found = self.structure.log_prob(self.structure.argmax(scores, mask), scores, mask)
+        assert found.dtype == torch.float32 and (found <= 0).all()
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-15 * scale + 1e-6)
+
+    @pytest.mark.parametrize(("scale", "dtype"), [(1e8, torch.float32), (1e13, torch.float64), (1e26, torch.float32)])
+    def test_large_scores(self, scale, dtype):
+        """Of scores this far apart, the best structure has probability 1; sums over structures may be refused."""
+        scores, mask, tokens = self.fixed_batch("normal", dtype)
+        scores = scores * scale
+        oracles = self.oracles(scores, tokens)
+        best = [oracle.argmax() for oracle in oracles]
+        for index, structure in enumerate(best):
+            assert torch.equal(self.structure.argmax(scores, mask)[index].double(), structure)
+            assert torch.equal(self.structure.top_k(scores, mask, 2)[0][index, 0].double(), structure)
+        projection = self.structure.project(scores, mask)
+        for point, row, number in zip(projection, scores, tokens, strict=True):
+            value = (point.double() * row.double().masked_fill(point == 0, 0.0)).sum().item()
+            assert (point >= 0).all() and (point <= 1).all()
+            hull = self.case.hull_oracle(row, number)
+            assert value == pytest.approx(hull.best_score(), rel=1e-6, abs=1e-6 * scale)
+            # In the hull of the structures: in no direction farther out than all of them.
+            for seed in range(5):
+                direction = torch.randn(row.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+                farthest = (hull.vertices * direction).flatten(1).sum(1).max()
+                assert (point.double() * direction).sum() <= farthest + 1e-5
+        if scale < LARGEST_SUMMED_TOTAL / scores[0].numel() / 5:
+            torch.testing.assert_close(self.structure.marginals(scores, mask).double(), torch.stack(best))
+            for sample in self.structure.sample(scores, mask, 2):
+                assert torch.equal(sample.double(), torch.stack(best))
+        else:
+            for operation in ("log_partition", "marginals", "entropy", "log_prob", "sample"):
+                with pytest.raises(ValueError, match="too large"):
+                    self.operations(scores, mask)[operation]()
+
+    @pytest.mark.parametrize("operation", OPERATIONS)
+    def test_finite_scores_that_are_too_large_are_refused_with_their_rows(self, operation):
+        for dtype, value in ((torch.float32, 1e30), (torch.float32, -3e38), (torch.float64, 1e300)):
+            scores, mask, tokens = self.fixed_batch("normal", dtype)
+            best = self.structure.argmax(scores, mask)
+            scores[0][tuple(self.case.legal(tokens[0], mask.size(1)).nonzero()[0])] = value
+            operations = self.operations(scores, mask)
+            operations["log_prob"] = lambda best=best, scores=scores, mask=mask: self.structure.log_prob(
+                best, scores, mask
+            )
+            with pytest.raises(ValueError, match=r"rows \[0\].*too large: -?[13]e\+.*-inf"):
+                operations[operation]()
 
     @problems(14)
     def test_no_nan_anywhere(self, problem):
