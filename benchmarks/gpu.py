@@ -20,9 +20,9 @@ import torch
 from reporting import HERE, machine, table, write
 
 from spigot_allennlp.functional import routes
-from spigot_allennlp.functional.eisner import projective_heads, projective_marginals
+from spigot_allennlp.functional.nonprojective import nonprojective_log_partition, nonprojective_marginals
 from spigot_allennlp.functional.projections import project_simplex
-from spigot_allennlp.functional.spanning_tree import nonprojective_log_partition, nonprojective_marginals
+from spigot_allennlp.functional.projective import projective_heads, projective_marginals
 from spigot_allennlp.functional.trees import arcs_from_heads
 
 TOLERANCE = 1e-4

@@ -31,9 +31,8 @@ import torch
 from allennlp.nn.chu_liu_edmonds import decode_mst
 from reporting import HERE, bars_table, machine, table, version, write
 
-from spigot_allennlp.functional.eisner import projective_heads
 from spigot_allennlp.functional.projections import project_simplex
-from spigot_allennlp.functional.sparsemap import active_set, head_oracle
+from spigot_allennlp.functional.sparsemap import TreeOracle, active_set
 from spigot_allennlp.structures import NonprojectiveTree, ProjectiveTree
 
 OURS = "ours"
@@ -136,7 +135,7 @@ def our_gradient(inputs: Inputs) -> Prepared:
 
 
 def our_projection(inputs: Inputs) -> Prepared:
-    point, oracle = inputs.spigot_point, head_oracle(projective_heads, inputs.mask, True)
+    point, oracle = inputs.spigot_point, TreeOracle(inputs.mask, projective=True, single_root=True)
 
     def run() -> torch.Tensor:
         solution = active_set(point, oracle, tolerance=1e-6)

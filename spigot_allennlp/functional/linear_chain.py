@@ -12,9 +12,6 @@ An instance without tokens has one sequence, the empty one. An instance all of w
 has a log-partition of -inf and marginals of 0.
 """
 
-from collections.abc import Callable
-from typing import Optional
-
 import numpy as np
 import torch
 
@@ -50,18 +47,27 @@ def parts_from_tags(tags: torch.Tensor, num_tags: int, dtype: torch.dtype = torc
     return parts.unflatten(-1, (num_tags, num_tags))
 
 
-def chain_oracle(mask: torch.Tensor) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+@kernel
+def _best_extensions(best, scores, extended, origins):
     """
-    The oracle over tag sequences for `spigot_allennlp.functional.sparsemap`; `mask` is `(batch, positions)`.
+    Of the sequences with totals `best[tag, rank]`, extended by `scores[tag]`, the k best. An origin is `tag *
+    k + rank`.
     """
-
-    def oracle(scores: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        _, num_positions, num_tags, _ = scores.shape
-        transitions = _transitions(chain_argmax(scores, mask[rows]), num_tags)
-        first_parts = torch.arange(num_positions, device=scores.device) * num_tags**2
-        return torch.where(transitions >= 0, first_parts + transitions, -1)
-
-    return oracle
+    k = len(extended)
+    extended[:] = -np.inf
+    for tag in range(len(best)):
+        for rank in range(k):
+            total = best[tag, rank] + scores[tag]
+            # Those of one tag come in order: if this one is not among the k best, the next are not.
+            if not total > extended[k - 1]:
+                break
+            place = k - 1
+            while place > 0 and total > extended[place - 1]:
+                extended[place] = extended[place - 1]
+                origins[place] = origins[place - 1]
+                place -= 1
+            extended[place] = total
+            origins[place] = tag * k + rank
 
 
 @kernel
@@ -101,29 +107,6 @@ def _viterbi(scores, lengths, k, tags, totals, start, stop):
                 tag = origin // k
                 tags[b, rank, position] = tag
                 origin = origins[position, tag, origin % k]
-
-
-@kernel
-def _best_extensions(best, scores, extended, origins):
-    """
-    Of the sequences with totals `best[tag, rank]`, extended by `scores[tag]`, the k best. An origin is `tag *
-    k + rank`.
-    """
-    k = len(extended)
-    extended[:] = -np.inf
-    for tag in range(len(best)):
-        for rank in range(k):
-            total = best[tag, rank] + scores[tag]
-            # Those of one tag come in order: if this one is not among the k best, the next are not.
-            if not total > extended[k - 1]:
-                break
-            place = k - 1
-            while place > 0 and total > extended[place - 1]:
-                extended[place] = extended[place - 1]
-                origins[place] = origins[place - 1]
-                place -= 1
-            extended[place] = total
-            origins[place] = tag * k + rank
 
 
 def chain_top_k(scores: torch.Tensor, mask: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -254,15 +237,10 @@ def chain_marginals(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return marginals.masked_fill(~exists[:, :, None, None], 0.0).to(scores.dtype)
 
 
-def chain_sample(
-    scores: torch.Tensor,
-    mask: torch.Tensor,
-    num_samples: int,
-    generator: Optional[torch.Generator] = None,
-) -> torch.Tensor:
+def chain_sample(scores: torch.Tensor, mask: torch.Tensor, num_samples: int) -> torch.Tensor:
     """
     Independent tag sequences from `p(y)` proportional to `exp <scores, y>`: forwards the sums, backwards the
-    draws.
+    draws, by torch's global random state.
 
     # Parameters
 
@@ -271,7 +249,6 @@ def chain_sample(
     mask : `torch.BoolTensor`
         `(batch, positions)`
     num_samples : `int`
-    generator : `torch.Generator`, optional (default = torch's own)
 
     # Returns
 
@@ -287,7 +264,7 @@ def chain_sample(
     samples = []
     for position in range(num_positions - 1, -1, -1):
         probabilities = (before[:, position + 1] + following).softmax(dim=-1)
-        tags = torch.multinomial(probabilities.flatten(0, 1), 1, generator=generator)
+        tags = torch.multinomial(probabilities.flatten(0, 1), 1)
         tags = tags.view(num_samples, batch_size)
         samples.append(tags.masked_fill(~mask[:, position], -1))
         # shape: (num_samples, batch, tags)

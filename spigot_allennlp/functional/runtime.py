@@ -4,13 +4,17 @@ How compiled kernels run: compilation and its cache, threads, and the way betwee
 Every kernel of `spigot_allennlp.functional` is compiled by numba on its first use and cached on disk.
 """
 
+import builtins
+import dis
+import functools
 import hashlib
 import logging
 import os
-import re
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Optional, Tuple
+from types import CodeType, ModuleType
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
 import numba
 import numpy as np
@@ -22,17 +26,6 @@ logger = logging.getLogger(__name__)
 # Stands for -inf inside kernels. Sums of a few hundred of them stay finite in float32, so that no kernel ever
 # computes inf - inf; the exponential of any difference to a finite score is exactly 0.
 FORBIDDEN = -1e30
-
-# The files that define kernels, or what is compiled into them: an edit of the others recompiles nothing.
-_SOURCES = [
-    path
-    for path in sorted(Path(__file__).parent.glob("*.py"))
-    if re.search(rb"^(@|def |from .*)(lane_)?kernel\b", path.read_bytes(), re.MULTILINE)
-]
-
-# Part of the name under which a kernel is cached: numba looks for changes in the kernel's own file only, and would
-# go on using kernels into which it has compiled what has changed elsewhere.
-_FINGERPRINT = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:8]
 
 # No "nnan" and no "ninf": LLVM may then delete the comparisons by which kernels recognise forbidden parts. What is
 # left is what lets it vectorise sums.
@@ -59,27 +52,85 @@ class _CompilationNotice(event.Listener):
 event.register("numba:compile", _CompilationNotice())
 
 
+def _globals_of(code: CodeType) -> Iterator[str]:
+    """The global names that a function reads."""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "LOAD_GLOBAL":
+            yield instruction.argval
+        elif isinstance(instruction.argval, CodeType):
+            yield from _globals_of(instruction.argval)
+
+
+@functools.lru_cache(maxsize=None)
+def _file_of(module: str) -> bytes:
+    path = getattr(sys.modules.get(module), "__file__", None)
+    return Path(path).read_bytes() if path else b""
+
+
+def _add_inputs(function: Callable, inputs: Dict[str, bytes]) -> None:
+    """
+    Adds all that is compiled into a function from outside: the files of the functions that it calls, of those that
+    these call, and so on, and the constants that any of them uses.
+    """
+    for name in _globals_of(function.__code__):
+        if name in function.__globals__:
+            _add_input(f"{function.__module__}.{name}", function.__globals__[name], function.__code__, inputs)
+        elif not hasattr(builtins, name):
+            raise NameError(
+                f"the kernel '{function.__qualname__}' uses '{name}', which is not defined yet; valid: kernels that "
+                "are defined after all that they call"
+            )
+
+
+def _add_input(key: str, value: Any, user: CodeType, inputs: Dict[str, bytes]) -> None:
+    if key in inputs:
+        return
+    if isinstance(value, ModuleType):
+        for attribute in vars(value).keys() & set(user.co_names):
+            _add_input(f"{key}.{attribute}", getattr(value, attribute), user, inputs)
+    elif isinstance(value, (np.ndarray, np.generic)):
+        inputs[key] = value.tobytes()
+    elif hasattr(value, "__module__"):
+        inputs[key] = _file_of(value.__module__)
+        if hasattr(value, "py_func"):
+            _add_inputs(value.py_func, inputs)
+    else:
+        inputs[key] = repr(value).encode()
+
+
+def _fingerprint(function: Callable, options: Dict[str, Any]) -> str:
+    """
+    Part of the name under which a kernel is cached: numba looks for changes in the kernel's own file only, and would
+    go on using kernels into which it has compiled what has changed elsewhere.
+    """
+    inputs = {"runtime": _file_of(__name__), "options": repr(sorted(options.items())).encode()}
+    _add_inputs(function, inputs)
+    return hashlib.sha256(b"\0".join(key.encode() + b"\0" + inputs[key] for key in sorted(inputs))).hexdigest()[:8]
+
+
 def kernel(function: Optional[Callable] = None, *, fastmath: Any = None, **options: Any) -> Callable:
     """
     Compile a function with numba: without the interpreter lock, so that `parallel_for` can run it in threads, and
     with a cache on disk, which numba writes by renaming finished files, so that several workers may start at once.
+
+    What a kernel calls has to be defined before it, so that an edit there, in whichever file, recompiles the kernel.
 
     # Parameters
 
     fastmath : `set` or `bool`, optional (default = re-association without assumptions on NaN and infinity)
         Given `True`, the compiler also assumes that no value is NaN or infinite: kernels whose inputs are
         clamped to `FORBIDDEN` may say so, and their `max` is then vectorised.
+
+    # Errors
+
+    `NameError` for a kernel that uses what is not defined yet.
     """
 
     def compile_lazily(python_function: Callable) -> Callable:
-        python_function.__qualname__ += f"_{_FINGERPRINT}"
-        return numba.njit(
-            nogil=True,
-            cache=True,
-            error_model="numpy",
-            fastmath=_FASTMATH if fastmath is None else fastmath,
-            **options,
-        )(python_function)
+        flags = _FASTMATH if fastmath is None else fastmath
+        settings = {**options, "fastmath": flags if isinstance(flags, bool) else sorted(flags)}
+        python_function.__qualname__ += f"_{_fingerprint(python_function, settings)}"
+        return numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=flags, **options)(python_function)
 
     return compile_lazily if function is None else compile_lazily(function)
 

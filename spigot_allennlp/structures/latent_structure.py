@@ -4,6 +4,7 @@ import torch
 from allennlp.common import Registrable
 from allennlp.common.checks import ConfigurationError
 
+from spigot_allennlp.functional.sparsemap import sparsemap_project
 from spigot_allennlp.functional.trees import legal_arcs
 
 
@@ -179,8 +180,13 @@ class LatentStructure(Registrable):
             raise ConfigurationError(
                 f"'{operation}' is not an operation of a structure; valid: {', '.join(OPERATIONS)}"
             )
-        primitive = "_log_partition" if operation in ("marginals", "log_prob", "entropy") else f"_{operation}"
-        return getattr(type(self), primitive) is not getattr(LatentStructure, primitive)
+        primitives = [f"_{operation}"]
+        if operation in ("marginals", "log_prob", "entropy"):
+            primitives = ["_log_partition"]
+        elif operation == "project":
+            # By default on top of the argmax.
+            primitives.append("_argmax")
+        return any(getattr(type(self), name) is not getattr(LatentStructure, name) for name in primitives)
 
     # The primitives
 
@@ -203,7 +209,8 @@ class LatentStructure(Registrable):
         return gradient
 
     def _project(self, point: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        raise self._unsupported("project")
+        # A formula or a kernel of its own is faster.
+        return sparsemap_project(point, lambda scores, rows: self._argmax(scores, mask[rows]))
 
     def _sample(self, scores: torch.Tensor, mask: torch.Tensor, num_samples: int) -> torch.Tensor:
         raise self._unsupported("sample")

@@ -3,7 +3,6 @@ from typing import Tuple
 import torch
 
 from spigot_allennlp.functional import linear_chain
-from spigot_allennlp.functional.sparsemap import sparsemap_project
 from spigot_allennlp.structures.latent_structure import LatentStructure
 
 
@@ -41,9 +40,6 @@ class LinearChain(LatentStructure):
 
     def _marginals(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return linear_chain.chain_marginals(scores, mask)
-
-    def _project(self, point: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return sparsemap_project(point, lambda scores, rows: self._argmax(scores, mask[rows]))
 
     def _sample(self, scores: torch.Tensor, mask: torch.Tensor, num_samples: int) -> torch.Tensor:
         return self._parts(linear_chain.chain_sample(scores, mask, num_samples), scores)

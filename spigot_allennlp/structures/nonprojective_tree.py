@@ -1,4 +1,10 @@
-from spigot_allennlp.functional import spanning_tree
+from spigot_allennlp.functional.nonprojective import (
+    nonprojective_heads,
+    nonprojective_log_partition,
+    nonprojective_marginals,
+    nonprojective_sample,
+    nonprojective_top_k,
+)
 from spigot_allennlp.structures.latent_structure import LatentStructure
 from spigot_allennlp.structures.tree import Tree
 
@@ -12,8 +18,10 @@ class NonprojectiveTree(Tree):
     Zmigrod et al. 2020). The log-partition and marginals by the matrix-tree theorem (Koo et al. 2007), in O(n^3).
     """
 
-    _best_heads = staticmethod(spanning_tree.nonprojective_heads)
-    _tree_log_partition = staticmethod(spanning_tree.nonprojective_log_partition)
-    _tree_marginals = staticmethod(spanning_tree.nonprojective_marginals)
-    _sample_heads = staticmethod(spanning_tree.nonprojective_sample)
-    _top_k_heads = staticmethod(spanning_tree.nonprojective_top_k)
+    projective = False
+
+    _best_heads = staticmethod(nonprojective_heads)
+    _tree_log_partition = staticmethod(nonprojective_log_partition)
+    _tree_marginals = staticmethod(nonprojective_marginals)
+    _sample_heads = staticmethod(nonprojective_sample)
+    _top_k_heads = staticmethod(nonprojective_top_k)

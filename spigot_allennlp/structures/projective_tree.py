@@ -1,4 +1,10 @@
-from spigot_allennlp.functional import eisner
+from spigot_allennlp.functional.projective import (
+    projective_heads,
+    projective_log_partition,
+    projective_marginals,
+    projective_sample,
+    projective_top_k,
+)
 from spigot_allennlp.structures.latent_structure import LatentStructure
 from spigot_allennlp.structures.tree import Tree
 
@@ -12,8 +18,10 @@ class ProjectiveTree(Tree):
     chart. O(n^3) time, O(n^2) memory for each sentence.
     """
 
-    _best_heads = staticmethod(eisner.projective_heads)
-    _tree_log_partition = staticmethod(eisner.projective_log_partition)
-    _tree_marginals = staticmethod(eisner.projective_marginals)
-    _sample_heads = staticmethod(eisner.projective_sample)
-    _top_k_heads = staticmethod(eisner.projective_top_k)
+    projective = True
+
+    _best_heads = staticmethod(projective_heads)
+    _tree_log_partition = staticmethod(projective_log_partition)
+    _tree_marginals = staticmethod(projective_marginals)
+    _sample_heads = staticmethod(projective_sample)
+    _top_k_heads = staticmethod(projective_top_k)

@@ -1,10 +1,10 @@
-from typing import Callable, Tuple
+from typing import Callable, Optional, Tuple
 
 import torch
 
 from spigot_allennlp.checks import one_of
 from spigot_allennlp.functional.projections import project_simplex
-from spigot_allennlp.functional.sparsemap import head_oracle, sparsemap_project
+from spigot_allennlp.functional.sparsemap import TreeOracle, sparsemap_project
 from spigot_allennlp.functional.trees import arcs_from_heads
 from spigot_allennlp.structures.latent_structure import LatentStructure
 
@@ -31,6 +31,10 @@ class Tree(LatentStructure):
         self.single_root = single_root
         self.projection = one_of("projection", projection, ("exact", "single_head"))
 
+    # Whether the set is that of all projective trees (true) or of all trees (false), whose exact projections are
+    # compiled as a whole. A subclass over any other set of trees says `None`, and its projection goes by its argmax.
+    projective: Optional[bool] = None
+
     # The functions of `spigot_allennlp.functional` that a subclass is made of, as static methods.
     _best_heads: Callable[..., torch.Tensor]
     _tree_log_partition: Callable[..., torch.Tensor]
@@ -55,7 +59,9 @@ class Tree(LatentStructure):
     def _project(self, point: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         if self.projection == "single_head":
             return project_simplex(point, self.legal_parts(point, mask))
-        return sparsemap_project(point, head_oracle(self._best_heads, mask, self.single_root))
+        if self.projective is None:
+            return super()._project(point, mask)
+        return sparsemap_project(point, TreeOracle(mask, self.projective, self.single_root))
 
     def _sample(self, scores: torch.Tensor, mask: torch.Tensor, num_samples: int) -> torch.Tensor:
         return arcs_from_heads(self._sample_heads(scores, mask, num_samples, self.single_root), scores.dtype)

@@ -3,6 +3,7 @@ The batched paths, which scores on a GPU may take, exercised on the CPU: against
 against the compiled kernels, and on tensors of a device without memory, where every step off the device is an error.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from unittest import mock
 
@@ -12,36 +13,39 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from spigot_allennlp.functional import (
-    _eisner_batched,
-    _spanning_tree_batched,
-    eisner,
     independent,
     linear_chain,
+    nonprojective,
     projections,
+    projective,
     routes,
-    spanning_tree,
     subsets,
 )
+from spigot_allennlp.functional.nonprojective import batched as nonprojective_batched
+from spigot_allennlp.functional.nonprojective import maximum, sums
+from spigot_allennlp.functional.nonprojective import sample as nonprojective_sample
+from spigot_allennlp.functional.projective import argmax, inside_outside, sample, top_k
+from spigot_allennlp.functional.projective import batched as projective_batched
 from spigot_allennlp.functional.trees import arcs_from_heads
-from tests.functional import test_eisner, test_spanning_tree
+from tests.functional import test_nonprojective, test_projective
 from tests.functional.tree_functions_test_case import SCORES, dtypes, legal_arcs, prefix_mask, roots
 
 # ------------------------------------------------------------------------------------------ against enumeration
 
 
 @pytest.mark.usefixtures("batched_paths")
-class TestBatchedProjective(test_eisner.TestProjective):
+class TestBatchedProjective(test_projective.TestProjective):
     # Log-sums of shorter slices add up in another order.
     padding_tolerance = dict.fromkeys([torch.float32, torch.float64], {"atol": 1e-12, "rtol": 1e-6})
     # Samples take the host route; derivatives are compared with those of the kernels below.
-    test_frequencies = test_marginals_of_longer_sentences = test_generator = test_gradcheck = None
+    test_frequencies = test_marginals_of_longer_sentences = test_samples_repeat_with_the_seed = test_gradcheck = None
 
 
 @pytest.mark.usefixtures("batched_paths")
-class TestBatchedNonprojective(test_spanning_tree.TestNonprojective):
+class TestBatchedNonprojective(test_nonprojective.TestNonprojective):
     # Products of matrices may round differently in another place of a batch; see the test of the bounds instead.
     test_padded_is_alone_and_order_does_not_matter = None
-    test_frequencies = test_marginals_of_longer_sentences = test_generator = test_gradcheck = None
+    test_frequencies = test_marginals_of_longer_sentences = test_samples_repeat_with_the_seed = test_gradcheck = None
 
 
 # -------------------------------------------------------------------------------------- against the kernels
@@ -62,8 +66,8 @@ def batch(kind: str, dtype: torch.dtype, tokens: int = 14) -> tuple[torch.Tensor
 @pytest.mark.parametrize("kind", SCORES)
 def test_projective_trees_are_the_same_ties_included(kind: str, single_root: bool, dtype: torch.dtype) -> None:
     scores, mask = batch(kind, dtype)
-    expected = eisner.projective_heads(scores, mask, single_root)
-    assert torch.equal(_eisner_batched.projective_heads(scores, mask, single_root), expected)
+    expected = projective.projective_heads(scores, mask, single_root)
+    assert torch.equal(projective_batched.projective_heads(scores, mask, single_root), expected)
 
 
 @dtypes
@@ -74,8 +78,8 @@ def test_inside_outside(kind: str, single_root: bool, dtype: torch.dtype) -> Non
     direction = torch.randn_like(scores)
     tolerance = {torch.float32: 2e-6, torch.float64: 1e-9}[dtype]
     for given in (None, direction):
-        found = _eisner_batched.inside_outside(scores, mask, single_root, given)
-        expected = eisner._inside_outside(scores, mask, single_root, given)
+        found = projective_batched.inside_outside(scores, mask, single_root, given)
+        expected = inside_outside._inside_outside(scores, mask, single_root, given)
         for ours, theirs in zip(found, expected, strict=True):
             assert ours.dtype == dtype
             torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=tolerance)
@@ -88,11 +92,11 @@ def test_errors_of_the_matrix_tree_theorem_are_bounded(kind: str, single_root: b
     scores, mask = batch(kind, dtype)
     direction = torch.randn(scores.shape)
     tolerance = {torch.float32: 1e-7, torch.float64: 1e-10}[dtype]
-    expected = spanning_tree._log_partitions_by_kernel(scores, mask, single_root)
+    expected = sums._log_partitions_by_kernel(scores, mask, single_root)
     for given in ((), (direction,)):
-        log_partition, parts, certified = _spanning_tree_batched.matrix_tree(scores, mask, single_root, *given)
+        log_partition, parts, certified = nonprojective_batched.matrix_tree(scores, mask, single_root, *given)
         assert log_partition.dtype == parts.dtype == torch.double
-        reference = torch.from_numpy(spanning_tree._marginals_by_kernel(scores, mask, single_root, *given))
+        reference = torch.from_numpy(sums.marginals_by_kernel(scores, mask, single_root, *given))
         error = (parts - reference).abs()[certified].max() / direction.abs().max()
         assert error <= tolerance
         torch.testing.assert_close(
@@ -111,20 +115,23 @@ def test_batched_paths_call_no_kernel(single_root: bool, batched_paths: None) ->
     scores, mask = batch("normal", torch.double)
     scores[::2] = torch.randn_like(scores[::2])
     scores.requires_grad_()
-    with mock.patch.object(eisner, "kernels"), mock.patch.object(spanning_tree, "kernels"):
-        with mock.patch.object(projections, "_simplex_kernel", side_effect=AssertionError):
-            heads = eisner.projective_heads(scores, mask, single_root)
-            found = [
-                eisner.projective_log_partition(scores, mask, single_root),
-                eisner.projective_marginals(scores, mask, single_root),
-                spanning_tree.nonprojective_log_partition(scores, mask, single_root),
-                spanning_tree.nonprojective_marginals(scores, mask, single_root),
-                projections.project_simplex(scores, legal_arcs(mask)),
-            ]
-            for value in found:
-                assert value.detach().isfinite().all() and value.any()
-                (gradient,) = torch.autograd.grad((value**2).sum(), scores)
-                assert gradient.isfinite().all() and gradient.any()
+    kernels = [(argmax, "_argmax"), (inside_outside, "_inside_outside_kernel"), (projections, "_simplex_kernel")]
+    kernels += [(sums, "_log_partitions_kernel"), (sums, "_marginals_kernel")]
+    with contextlib.ExitStack() as stack:
+        for module, kernel in kernels:
+            stack.enter_context(mock.patch.object(module, kernel, side_effect=AssertionError))
+        heads = projective.projective_heads(scores, mask, single_root)
+        found = [
+            projective.projective_log_partition(scores, mask, single_root),
+            projective.projective_marginals(scores, mask, single_root),
+            nonprojective.nonprojective_log_partition(scores, mask, single_root),
+            nonprojective.nonprojective_marginals(scores, mask, single_root),
+            projections.project_simplex(scores, legal_arcs(mask)),
+        ]
+        for value in found:
+            assert value.detach().isfinite().all() and value.any()
+            (gradient,) = torch.autograd.grad((value**2).sum(), scores)
+            assert gradient.isfinite().all() and gradient.any()
     assert (heads >= 0).any()
 
 
@@ -148,11 +155,11 @@ def given(device: str) -> dict[str, torch.Tensor]:
 
 
 STAY: dict[str, Callable] = {
-    "projective argmax": lambda s, m, _: _eisner_batched.projective_heads(s, m, True),
-    "inside-outside": lambda s, m, _: _eisner_batched.inside_outside(s, m, True),
-    "its derivative": lambda s, m, _: _eisner_batched.inside_outside(s, m, True, torch.randn_like(s)),
-    "matrix-tree": lambda s, m, _: _spanning_tree_batched.matrix_tree(s, m, True),
-    "derivative of matrix-tree": lambda s, m, _: _spanning_tree_batched.matrix_tree(s, m, False, torch.randn_like(s)),
+    "projective argmax": lambda s, m, _: projective_batched.projective_heads(s, m, True),
+    "inside-outside": lambda s, m, _: projective_batched.inside_outside(s, m, True),
+    "its derivative": lambda s, m, _: projective_batched.inside_outside(s, m, True, torch.randn_like(s)),
+    "matrix-tree": lambda s, m, _: nonprojective_batched.matrix_tree(s, m, True),
+    "derivative of matrix-tree": lambda s, m, _: nonprojective_batched.matrix_tree(s, m, False, torch.randn_like(s)),
     "simplex": lambda s, m, _: projections._simplex_by_sorting(s, s.new_ones(s.shape[:-1])),
     "box": lambda s, m, _: projections.project_box(s),
     "independent choices": lambda s, m, legal: [
@@ -189,16 +196,16 @@ def chain(scores: torch.Tensor) -> torch.Tensor:
 
 
 HOST_ROUTES: dict[str, Callable] = {
-    "projective_heads": lambda s, m: eisner.projective_heads(s, m),
-    "projective_log_partition": lambda s, m: eisner.projective_log_partition(s, m),
-    "projective_marginals": lambda s, m: eisner.projective_marginals(s, m),
-    "projective_sample": lambda s, m: eisner.projective_sample(s, m, 2),
-    "projective_top_k": lambda s, m: eisner.projective_top_k(s, m, 2),
-    "nonprojective_heads": lambda s, m: spanning_tree.nonprojective_heads(s, m),
-    "nonprojective_log_partition": lambda s, m: spanning_tree.nonprojective_log_partition(s, m),
-    "nonprojective_marginals": lambda s, m: spanning_tree.nonprojective_marginals(s, m),
-    "nonprojective_sample": lambda s, m: spanning_tree.nonprojective_sample(s, m, 2),
-    "nonprojective_top_k": lambda s, m: spanning_tree.nonprojective_top_k(s, m, 2),
+    "projective_heads": lambda s, m: projective.projective_heads(s, m),
+    "projective_log_partition": lambda s, m: projective.projective_log_partition(s, m),
+    "projective_marginals": lambda s, m: projective.projective_marginals(s, m),
+    "projective_sample": lambda s, m: projective.projective_sample(s, m, 2),
+    "projective_top_k": lambda s, m: projective.projective_top_k(s, m, 2),
+    "nonprojective_heads": lambda s, m: nonprojective.nonprojective_heads(s, m),
+    "nonprojective_log_partition": lambda s, m: nonprojective.nonprojective_log_partition(s, m),
+    "nonprojective_marginals": lambda s, m: nonprojective.nonprojective_marginals(s, m),
+    "nonprojective_sample": lambda s, m: nonprojective.nonprojective_sample(s, m, 2),
+    "nonprojective_top_k": lambda s, m: nonprojective.nonprojective_top_k(s, m, 2),
     "chain_argmax": lambda s, m: linear_chain.chain_argmax(chain(s), m),
     "chain_top_k": lambda s, m: linear_chain.chain_top_k(chain(s), m, 2),
     "project_simplex": lambda s, m: projections.project_simplex(s),
@@ -221,7 +228,17 @@ def test_host_routes_go_through_the_runtime(name: str, device: str, monkeypatch:
         return torch.empty(array.shape, dtype=dtype, device=like.device)
 
     inputs = given(device)
-    for module in (eisner, spanning_tree, linear_chain, projections):
+    for module in (
+        argmax,
+        inside_outside,
+        sample,
+        top_k,
+        maximum,
+        sums,
+        nonprojective_sample,
+        linear_chain,
+        projections,
+    ):
         monkeypatch.setattr(module, "to_numpy", to_numpy)
         monkeypatch.setattr(module, "from_numpy", from_numpy)
     results = HOST_ROUTES[name](inputs["scores"], inputs["mask"])

@@ -1,42 +1,129 @@
-import ast
 import importlib
 import pkgutil
+import subprocess
+import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Iterator, Tuple
+from typing import Dict
 
+import numpy as np
+import pytest
 from numba.core.registry import CPUDispatcher
 
 from spigot_allennlp import functional
 from spigot_allennlp.functional import runtime
 
-
-def modules_with_kernels() -> Iterator[Tuple[ModuleType, set]]:
-    """With all names that the kernels of each use."""
-    for info in pkgutil.iter_modules(functional.__path__):
-        module = importlib.import_module(f"{functional.__name__}.{info.name}")
-        kernels = [value for value in vars(module).values() if isinstance(value, CPUDispatcher)]
-        kernels = [kernel for kernel in kernels if kernel.py_func.__module__ == module.__name__]
-        if kernels:
-            yield module, {name for kernel in kernels for name in kernel.py_func.__code__.co_names}
+ONE = 1
 
 
-def imported_from(module: ModuleType, names: set) -> Iterator[str]:
-    """The modules of the package that `module` has them from."""
-    for node in ast.parse(Path(module.__file__).read_text()).body:
-        if isinstance(node, ast.ImportFrom) and node.module.startswith("spigot_allennlp"):
-            for alias in node.names:
-                if (alias.asname or alias.name) in names:
-                    of_a_module = isinstance(vars(module)[alias.asname or alias.name], ModuleType)
-                    yield f"{node.module}.{alias.name}" if of_a_module else node.module
+def kernels() -> Dict[str, CPUDispatcher]:
+    """Every kernel of the package by its full name."""
+    found = {}
+    for info in pkgutil.walk_packages(functional.__path__, functional.__name__ + "."):
+        for name, value in vars(importlib.import_module(info.name)).items():
+            if isinstance(value, CPUDispatcher) and value.py_func.__module__ == info.name:
+                found[f"{info.name}.{name}"] = value
+    return found
 
 
-def test_kernels_are_cached_under_all_that_is_compiled_into_them():
-    found = set()
-    for module, names in modules_with_kernels():
-        found |= {module.__name__, *imported_from(module, names)}
-    assert {f"{functional.__name__}.{name}" for name in ("_lanes", "_eisner_kernels", "runtime")} <= found
-    sources = {f"{functional.__name__}.{path.stem}" for path in runtime._SOURCES}
-    assert found <= sources
-    # Where there are no kernels, an edit recompiles none.
-    assert not sources & {f"{functional.__name__}.{name}" for name in ("routes", "trees", "eisner", "spanning_tree")}
+def inputs_of(kernel: CPUDispatcher) -> Dict[str, bytes]:
+    found: Dict[str, bytes] = {}
+    runtime._add_inputs(kernel.py_func, found)
+    return found
+
+
+def test_every_kernel_is_cached_under_all_that_is_compiled_into_it():
+    found = kernels()
+    assert len(found) > 50
+    for name, kernel in found.items():
+        for callee in inputs_of(kernel):
+            module, _, attribute = callee.rpartition(".")
+            value = getattr(sys.modules.get(module), attribute, None)
+            if isinstance(value, CPUDispatcher):
+                # What a callee is made of, its callers are.
+                assert inputs_of(value).keys() <= inputs_of(kernel).keys(), (name, callee)
+    inputs = inputs_of(found["spigot_allennlp.functional.sparsemap.trees._project_trees"])
+    files = set(inputs.values())
+    for module in ("lanes", "projective.argmax", "projective.charts", "nonprojective.maximum", "sparsemap.active_set"):
+        assert Path(sys.modules[f"{functional.__name__}.{module}"].__file__).read_bytes() in files, module
+    assert repr(runtime.FORBIDDEN).encode() in files
+    # Where nothing is compiled into it, an edit recompiles nothing.
+    for module in ("routes", "trees", "nonprojective.sums", "projective.inside_outside"):
+        assert Path(sys.modules[f"{functional.__name__}.{module}"].__file__).read_bytes() not in files, module
+
+
+PLUGIN = """
+from spigot_allennlp.functional import runtime
+from plugin import helper
+from plugin.helper import OFFSET, double
+
+
+@runtime.kernel
+def by_name(x):
+    return double(x) + OFFSET
+
+
+@runtime.kernel
+def by_module(x):
+    return helper.double(x) + helper.OFFSET
+
+
+print(by_name(1), by_module(1))
+"""
+HELPER = """
+from spigot_allennlp.functional.runtime import kernel
+
+OFFSET = {offset}
+
+
+@kernel
+def double(x):
+    return {factor} * x
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    folder = tmp_path / "plugin"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "kernels.py").write_text(PLUGIN)
+    (folder / "helper.py").write_text(HELPER.format(offset=10, factor=2))
+    return folder
+
+
+def test_kernels_of_a_plugin_notice_edits_in_other_files(plugin: Path):
+    """Without the fingerprint, numba would go on using what it has cached for `kernels.py`, which nobody has edited."""
+
+    def run() -> list:
+        command = [sys.executable, "-m", "plugin.kernels"]
+        finished = subprocess.run(command, cwd=plugin.parent, capture_output=True, text=True, check=True)
+        return finished.stdout.split()
+
+    # Compiled, and from the cache.
+    assert run() == run() == ["12", "12"]
+    (plugin / "helper.py").write_text(HELPER.format(offset=100, factor=2))
+    assert run() == ["102", "102"]
+    (plugin / "helper.py").write_text(HELPER.format(offset=100, factor=3))
+    assert run() == ["103", "103"]
+
+
+def test_a_kernel_that_uses_what_is_not_defined_yet_is_refused():
+    def early(x):
+        return late_kernel(x) + ONE  # noqa: F821
+
+    with pytest.raises(NameError, match="early.*late_kernel.*not defined yet"):
+        runtime.kernel(early)
+
+
+def test_constants_and_options_are_part_of_the_fingerprint(monkeypatch: pytest.MonkeyPatch):
+    def function(x):
+        return x + ONE
+
+    def fingerprint(**options) -> str:
+        return runtime._fingerprint(function, options)
+
+    first = fingerprint(fastmath=True)
+    assert fingerprint(fastmath=True) == first != fingerprint(fastmath=False)
+    for value in (2, 2.0, np.uint64(2), np.arange(2)):
+        monkeypatch.setitem(globals(), "ONE", value)
+        assert fingerprint(fastmath=True) != first

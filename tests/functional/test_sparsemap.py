@@ -1,5 +1,6 @@
 import itertools
 import warnings
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -7,11 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spigot_allennlp.functional import _eisner_kernels, sparsemap
-from spigot_allennlp.functional.eisner import projective_heads
+from spigot_allennlp.functional.nonprojective import nonprojective_heads
 from spigot_allennlp.functional.projections import project_box, project_budget, project_simplex
-from spigot_allennlp.functional.spanning_tree import nonprojective_heads
-from spigot_allennlp.functional.sparsemap import active_set, head_oracle, sparsemap_project
+from spigot_allennlp.functional.projective import projective_heads
+from spigot_allennlp.functional.projective.argmax import best_heads
+from spigot_allennlp.functional.sparsemap import TreeOracle, active_set, sparsemap_project
+from spigot_allennlp.functional.sparsemap import projection as projection_module
 from spigot_allennlp.functional.trees import arcs_from_heads
 from tests import enumeration
 
@@ -92,7 +94,7 @@ def test_agrees_with_a_quadratic_programme(projective, single_root, num_words):
     vertices = trees(num_words, projective, single_root)
     point = torch.randn(4, num_words + 1, num_words + 1, dtype=torch.float64)
     mask = torch.ones(4, num_words + 1, dtype=torch.bool)
-    projection = sparsemap_project(point, head_oracle(HEADS[projective], mask, single_root))
+    projection = sparsemap_project(point, TreeOracle(mask, projective, single_root))
     for row, expected in zip(point, projection, strict=True):
         reference = enumeration.Oracle(vertices, row).project(row)
         torch.testing.assert_close(expected, reference, rtol=0, atol=1e-8)
@@ -108,29 +110,27 @@ def test_duality_gap_of_long_sentences(projective, single_root, num_words, scale
     heads = HEADS[projective](scores, mask, single_root)
     start = arcs_from_heads(heads, torch.float64)
     point = start - gradient
-    oracle = head_oracle(HEADS[projective], mask, single_root)
-    solution = active_set(point, oracle, initial=start)
+    oracle = TreeOracle(mask, projective, single_root)
+    solution = active_set(point, oracle)
     assert solution.converged.all()
     residual = point - solution.projection
     best = arcs_from_heads(HEADS[projective](residual, mask, single_root), torch.float64)
     gap = (residual * (best - solution.projection)).sum((1, 2))
     assert gap.max() <= 1e-9 * scale
     torch.testing.assert_close(solution.projection.sum(-1)[:, 1:], mask[:, 1:].double())
-    # Where it starts does not matter.
-    torch.testing.assert_close(sparsemap_project(point, oracle), solution.projection, rtol=0, atol=1e-6)
     # Padded = alone.
     for row, size in enumerate(mask.sum(-1)):
         alone = sparsemap_project(
             point[row : row + 1, :size, :size],
-            head_oracle(HEADS[projective], mask[row : row + 1, :size], single_root),
+            TreeOracle(mask[row : row + 1, :size], projective, single_root),
         )[0]
         torch.testing.assert_close(alone, solution.projection[row, :size, :size], rtol=0, atol=1e-6)
         assert solution.projection[row].sum() == pytest.approx(size - 1)
 
 
-def in_rounds(oracle):
-    """The same oracle, but one that `active_set` cannot know to be over trees."""
-    return lambda scores, rows: oracle(scores, rows)
+def in_rounds(mask, projective, single_root):
+    """The trees of `TreeOracle`, but by their argmax, of which `active_set` knows nothing more."""
+    return lambda scores, rows: arcs_from_heads(HEADS[projective](scores, mask[rows], single_root))
 
 
 def padded_points(kind, num_words, seed):
@@ -143,22 +143,14 @@ def padded_points(kind, num_words, seed):
 
 
 @settings(max_examples=30, deadline=None)
-@given(points, st.integers(1, 14), st.sampled_from(KINDS), st.booleans(), st.booleans(), st.integers(0, 999))
-def test_compiled_iterations_over_trees(kind, num_words, which, started, cut_short, seed):
+@given(points, st.integers(1, 14), st.sampled_from(KINDS), st.booleans(), st.integers(0, 999))
+def test_compiled_iterations_over_trees(kind, num_words, which, cut_short, seed):
     """A sentence at a time in compiled code, or the whole batch in rounds of the oracle: the same projection."""
-    projective, single_root = which
     point, mask = padded_points(kind, num_words, seed)
-    oracle = head_oracle(HEADS[projective], mask, single_root)
-    initial = None
-    if started:
-        point = point.masked_fill(point == -INF, 0.0)
-        initial = arcs_from_heads(HEADS[projective](torch.randn_like(point), mask, single_root))
-    with warnings.catch_warnings():
+    limit = 2 if cut_short else 10_000
+    with warnings.catch_warnings(), mock.patch.object(projection_module, "_MAX_ITERATIONS", limit):
         warnings.simplefilter("ignore")
-        limit = 2 if cut_short else 10_000
-        compiled, expected = (
-            active_set(point, route, max_iterations=limit, initial=initial) for route in (oracle, in_rounds(oracle))
-        )
+        compiled, expected = (active_set(point, route(mask, *which)) for route in (TreeOracle, in_rounds))
     assert torch.equal(compiled.converged, expected.converged)
     assert compiled.iterations.max() <= limit and (cut_short or compiled.converged.all())
     torch.testing.assert_close(compiled.projection, expected.projection, rtol=0, atol=1e-9)
@@ -170,32 +162,14 @@ def test_compiled_iterations_over_trees(kind, num_words, which, started, cut_sho
 
 
 @pytest.mark.parametrize("projective", [True, False])
-def test_trees_to_start_from_in_any_form(projective):
-    """The order of their parts does not matter, nor does padding."""
-    torch.manual_seed(0)
-    mask = torch.arange(9) < torch.tensor([9, 4, 0])[:, None]
-    point = torch.randn(3, 9, 9, dtype=torch.float64)
-    oracle = head_oracle(HEADS[projective], mask, True)
-    tree = oracle(torch.randn_like(point), torch.arange(3))
-    shuffled = torch.stack([torch.cat([row[row >= 0].flip(0), row[row < 0]]) for row in tree])
-    expected = active_set(point, oracle)
-    for initial in (
-        tree,
-        shuffled,
-        torch.zeros(3, 81).scatter(1, tree.clamp(min=0), (tree >= 0).float()).view(3, 9, 9),
-    ):
-        torch.testing.assert_close(active_set(point, oracle, initial=initial).projection, expected.projection)
-
-
-@pytest.mark.parametrize("projective", [True, False])
 @pytest.mark.parametrize("compiled", [True, False])
 def test_chunks_and_threads_change_nothing(projective, compiled, monkeypatch):
     torch.manual_seed(0)
     mask = torch.arange(21) <= torch.randint(0, 21, (9, 1))
     point = torch.randn(9, 21, 21, dtype=torch.float64, requires_grad=True)
-    oracle = head_oracle(HEADS[projective], mask, True)
+    oracle = TreeOracle(mask, projective, True)
     if not compiled:
-        oracle = in_rounds(oracle)
+        oracle = in_rounds(mask, projective, True)
 
     def results():
         projection = sparsemap_project(point, oracle)
@@ -205,9 +179,9 @@ def test_chunks_and_threads_change_nothing(projective, compiled, monkeypatch):
     expected = results()
     num_threads = torch.get_num_threads()
     try:
-        for threads, chunk in itertools.product([1, 2], [1, 3 * 21 * 21, sparsemap._CHUNK]):
+        for threads, chunk in itertools.product([1, 2], [1, 3 * 21 * 21, projection_module._CHUNK]):
             torch.set_num_threads(threads)
-            monkeypatch.setattr(sparsemap, "_CHUNK", chunk)
+            monkeypatch.setattr(projection_module, "_CHUNK", chunk)
             assert all(torch.equal(result, same) for result, same in zip(results(), expected, strict=True))
     finally:
         torch.set_num_threads(num_threads)
@@ -223,7 +197,7 @@ def test_argmax_of_one_sentence(kind, num_words, single_root, forbid, seed):
     heads = np.full(num_words + 1, -1)
     # Whatever is in the memory to work in.
     charts = np.full((6, num_words + 1, num_words + 9), np.nan)
-    _eisner_kernels.best_heads(point.numpy(), single_root, charts, heads)
+    best_heads(point.numpy(), single_root, charts, heads)
     mask = torch.ones(1, num_words + 1, dtype=torch.bool)
     assert heads.tolist() == projective_heads(point[None], mask, single_root)[0].tolist()
 
@@ -253,7 +227,7 @@ def test_forbidden_parts(projective, single_root):
     mask = torch.ones(20, 4, dtype=torch.bool)
     for oracle in (
         enumeration_oracle(vertices),
-        head_oracle(HEADS[projective], mask, single_root),
+        TreeOracle(mask, projective, single_root),
     ):
         for minus_infinity in (-INF, -1e32):
             values = point.masked_fill(forbidden, minus_infinity).requires_grad_()
@@ -273,10 +247,10 @@ def test_forbidden_parts(projective, single_root):
 
 def test_padding_rows_and_empty_batches():
     mask = torch.tensor([[False, False, False], [True, False, False], [True, True, True]])
-    oracle = head_oracle(projective_heads, mask, True)
+    oracle = TreeOracle(mask, True, True)
     projection = sparsemap_project(torch.randn(3, 3, 3), oracle)
     assert (projection[:2] == 0).all() and projection[2].sum() == pytest.approx(2)
-    empty = sparsemap_project(torch.zeros(0, 3, 3), head_oracle(projective_heads, mask[:0], True))
+    empty = sparsemap_project(torch.zeros(0, 3, 3), TreeOracle(mask[:0], True, True))
     assert empty.shape == (0, 3, 3)
 
 
@@ -284,7 +258,7 @@ def test_padding_rows_and_empty_batches():
 def test_gradients(projective, single_root):
     torch.manual_seed(1)
     mask = torch.ones(3, 5, dtype=torch.bool)
-    oracle = head_oracle(HEADS[projective], mask, single_root)
+    oracle = TreeOracle(mask, projective, single_root)
     point = (torch.randn(3, 5, 5, dtype=torch.float64) * 0.4).requires_grad_()
     assert (active_set(point, oracle).weights > 0).sum(-1).min() > 1
     torch.autograd.gradcheck(lambda v: sparsemap_project(v, oracle), point)
@@ -312,8 +286,7 @@ def test_every_form_of_vertices():
         "indices": lambda scores, rows: torch.where(scores > 0, torch.arange(5), -1).sort(descending=True)[0],
     }
     for oracle in vertices.values():
-        for initial in (None, *(first(-point, None) for first in vertices.values())):
-            torch.testing.assert_close(sparsemap_project(point, oracle, initial=initial), project_box(point))
+        torch.testing.assert_close(sparsemap_project(point, oracle), project_box(point))
 
 
 def test_the_oracle_is_asked_for_unfinished_instances_only():
@@ -335,7 +308,8 @@ def test_the_oracle_is_asked_for_unfinished_instances_only():
     assert iterations[0] == 1 and all(0 not in rows for rows in asked[2:])
 
 
-def test_a_reached_iteration_limit_is_reported_once_for_each_caller():
+def test_a_reached_iteration_limit_is_reported_once_for_each_caller(monkeypatch):
+    monkeypatch.setattr(projection_module, "_MAX_ITERATIONS", 2)
     point = torch.zeros(3, 5, 5, dtype=torch.float64)
     point[0, 1:, 0] = 100.0
     vertices = trees(4, False, False)
@@ -343,7 +317,7 @@ def test_a_reached_iteration_limit_is_reported_once_for_each_caller():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(3):
-            solution = active_set(point, oracle, max_iterations=2)
+            solution = active_set(point, oracle)
     assert len(caught) == 1 and caught[0].filename == __file__
     gap = solution.duality_gap.max().item()
     assert f"{gap:.3g}" in str(caught[0].message) and "2 iterations" in str(caught[0].message)
@@ -352,7 +326,7 @@ def test_a_reached_iteration_limit_is_reported_once_for_each_caller():
     # The gap that is reported is that of the point that is returned.
     torch.testing.assert_close(solution.duality_gap, duality_gaps(point, solution.projection, vertices))
     with pytest.warns(RuntimeWarning, match="duality gap"):
-        sparsemap_project(point, oracle, max_iterations=2)
+        sparsemap_project(point, oracle)
 
 
 @pytest.mark.parametrize("value", [float("nan"), INF])
@@ -361,8 +335,3 @@ def test_what_is_no_number_is_refused(value):
     point[1, 1] = value
     with pytest.raises(ValueError, match="NaN or \\+inf"):
         active_set(point, lambda scores, rows: scores > 0)
-
-
-def test_an_impossible_iteration_limit_is_refused():
-    with pytest.raises(ValueError, match="max_iterations.* 0"):
-        active_set(torch.zeros(2, 3), lambda scores, rows: scores > 0, max_iterations=0)

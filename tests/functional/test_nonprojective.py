@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from spigot_allennlp.functional.spanning_tree import (
+from spigot_allennlp.functional.nonprojective import (
     nonprojective_heads,
     nonprojective_log_partition,
     nonprojective_marginals,

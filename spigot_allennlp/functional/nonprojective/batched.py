@@ -1,9 +1,9 @@
 """
 The matrix-tree theorem as torch operations on all sentences at once: for scores that lie on a GPU. Used by
-`spanning_tree.py`, where `routes.py` says so; runs on any device.
+`sums.py`, where `routes.py` says so; runs on any device.
 
 This is the textbook's determinant and inverse (Koo et al. 2007), which lose all digits where the Laplacian is
-ill-conditioned. They come with bounds of their errors; `spanning_tree.py` gives the sentences whose bounds are too
+ill-conditioned. They come with bounds of their errors; `sums.py` gives the sentences whose bounds are too
 large, those with no tree among them, to the compiled elimination, which needs no luck.
 """
 
@@ -42,16 +42,16 @@ def _adjoint(gradient: torch.Tensor, single_root: bool, sign: float = -1.0) -> t
 
 
 def matrix_tree(
-    scores: torch.Tensor, mask: torch.Tensor, single_root: bool, tangent: Optional[torch.Tensor] = None
+    scores: torch.Tensor, mask: torch.Tensor, single_root: bool, direction: Optional[torch.Tensor] = None
 ) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
     # Returns
 
     `Tuple[torch.Tensor, torch.Tensor, torch.Tensor]`
-        The log-partition function, `(batch,)`, and the marginals or, given a tangent, their derivative as the scores
+        The log-partition function, `(batch,)`, and the marginals or, given a direction, their derivative as the scores
         move along it, `(batch, tokens, tokens)`, both in float64; and, `(batch,)`, whether the errors of both are below
         1e-10, or half a unit of the scores' precision if that is more; those of the derivative relative to the
-        tangent's largest number.
+        direction's largest number.
     """
     if mask.size(1) < 2:
         return (
@@ -85,19 +85,19 @@ def matrix_tree(
     bound = unit * magnitude.diagonal(dim1=-2, dim2=-1).sum(-1)
     result = weights * _adjoint(inverse.mT, single_root)
     result_error = weights * _adjoint(error.mT, single_root, sign=1.0)
-    if tangent is None:
+    if direction is None:
         result = result.clamp(0.0, 1.0)
     else:
-        tangent = tangent.double().masked_fill(~legal | scores.isneginf(), 0.0)
-        scale = tangent.abs().amax((1, 2), keepdim=True).clamp(min=torch.finfo(torch.double).tiny)
+        direction = direction.double().masked_fill(~legal | scores.isneginf(), 0.0)
+        scale = direction.abs().amax((1, 2), keepdim=True).clamp(min=torch.finfo(torch.double).tiny)
         # Relative to the best head's: constants have no effect but on rounding.
-        tangent = (tangent - tangent.gather(-1, best)) / scale
-        moved = weights * tangent
+        direction = (direction - direction.gather(-1, best)) / scale
+        moved = weights * direction
         change = _laplacian(moved, single_root)
-        result = tangent * result - weights * _adjoint((inverse @ change @ inverse).mT, single_root)
+        result = direction * result - weights * _adjoint((inverse @ change @ inverse).mT, single_root)
         swing = inverse.abs() @ change.abs()
         swing_error = swing @ error + error @ (change.abs() @ inverse.abs())
-        result_error = tangent.abs() * result_error + weights * _adjoint(swing_error.mT, single_root, sign=1.0)
+        result_error = direction.abs() * result_error + weights * _adjoint(swing_error.mT, single_root, sign=1.0)
         result = scale * result
     certified = (bound <= tolerance) & (result_error.amax((1, 2)) <= tolerance)
     return log_partition, torch.where(legal, result, 0.0), certified

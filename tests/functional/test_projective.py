@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from spigot_allennlp.functional.eisner import (
+from spigot_allennlp.functional.projective import (
     projective_heads,
     projective_log_partition,
     projective_marginals,

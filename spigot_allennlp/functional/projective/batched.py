@@ -1,6 +1,6 @@
 """
-What `_eisner_kernels.py` computes, as torch operations on all sentences and all spans of one width at once: for
-scores that lie on a GPU. Used by `eisner.py`, where `routes.py` says so; runs on any device.
+What the kernels over projective trees compute, as torch operations on all sentences and all spans of one width at
+once: for scores that lie on a GPU. Used where `routes.py` says so; runs on any device.
 
 The recurrences are those of the kernels. Spans are stored such that every sum over `r` or `m` is a sum over the
 rows of two rectangular slices, without copies. With T tokens, in charts `(3, ..., T, T)`:
@@ -34,7 +34,7 @@ class _Charts(NamedTuple):
 
 def _shifted_scores(scores: torch.Tensor, mask: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
     """
-    Scores less the highest of each word, which changes no tree's rank or probability (see `_subtract_maxima`), with
+    Scores less the highest of each word, which changes no tree's rank or probability (see `subtract_maxima`), with
     `FORBIDDEN` where there is no arc; and what was subtracted, `(batch, tokens)`.
     """
     scores = scores.detach().masked_fill(~legal_arcs(mask), FORBIDDEN).clamp(min=FORBIDDEN)
@@ -105,7 +105,7 @@ def _inside(arcs: torch.Tensor, single_root: bool, add_up: Callable[[torch.Tenso
 
 def projective_heads(scores: torch.Tensor, mask: torch.Tensor, single_root: bool) -> torch.Tensor:
     """
-    See `spigot_allennlp.functional.eisner.projective_heads`: the same trees, ties included, as the sums and their
+    See `spigot_allennlp.functional.projective.projective_heads`: the same trees, ties included, as the sums and their
     order are the same.
     """
     scores, _ = _shifted_scores(scores, mask)
@@ -201,7 +201,7 @@ def inside_outside(
     scores: torch.Tensor, mask: torch.Tensor, single_root: bool, direction: Optional[torch.Tensor] = None
 ) -> Tuple[torch.Tensor, torch.Tensor]:
     """
-    See `_inside_outside` of `spigot_allennlp.functional.eisner`. Works on logarithms in float64, which hold any
+    See `_inside_outside` of `inside_outside.py`. Works on logarithms in float64, which hold any
     scores that the kernels' extended numbers hold, and backwards on probabilities, which are between 0 and 1.
     """
     shifted, highest = _shifted_scores(scores.double(), mask)
