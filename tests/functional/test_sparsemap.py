@@ -151,8 +151,11 @@ def test_compiled_iterations_over_trees(kind, num_words, which, cut_short, seed)
     with warnings.catch_warnings(), mock.patch.object(projection_module, "_MAX_ITERATIONS", limit):
         warnings.simplefilter("ignore")
         compiled, expected = (active_set(point, route(mask, *which)) for route in (TreeOracle, in_rounds))
-    assert torch.equal(compiled.converged, expected.converged)
     assert compiled.iterations.max() <= limit and (cut_short or compiled.converged.all())
+    if cut_short and kind != "continuous":
+        # Of equal vertices each may have taken another, to the same end, but not on the way there.
+        return
+    assert torch.equal(compiled.converged, expected.converged)
     torch.testing.assert_close(compiled.projection, expected.projection, rtol=0, atol=1e-9)
     torch.testing.assert_close(compiled.duality_gap, expected.duality_gap, rtol=0, atol=1e-8)
     # No tree, no weights.
