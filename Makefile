@@ -1,11 +1,11 @@
-# On a fresh machine with Python 3.10 to 3.12, gcc and make:
+# On a fresh machine with Python 3.10 to 3.13, gcc and make:
 #
 #   make train      sets up .venv and trains the default parser on the embedded data (fixtures/)
 #   make test       sets up .venv and runs the tests
 #   make install    only sets up .venv
 #   make docs       builds the pages of docs/ into build/docs
 #
-# PYTHON names the interpreter that .venv is made with, by default the first of 3.11, 3.12 and 3.10 that is there.
+# PYTHON names the interpreter that .venv is made with, by default the first of 3.11, 3.12, 3.13 and 3.10 that is there.
 
 SHELL := bash
 VENV := .venv
@@ -18,7 +18,7 @@ RUN ?= runs/spigot
 install: $(INSTALLED)
 
 # Written last, so that an interrupted set-up is done again and a finished one is not.
-$(INSTALLED): setup.cfg requirements/constraints.txt requirements/allennlp.txt scripts/setup.sh scripts/install_allennlp.py
+$(INSTALLED): setup.cfg pyproject.toml requirements/constraints.txt scripts/setup.sh $(wildcard scripts/*wheel*.py scripts/build_backend.py)
 	PYTHON="$(PYTHON)" scripts/setup.sh $(VENV)
 	@touch $@
 

@@ -23,8 +23,8 @@ libraries alike; its docstring gives the reason.
 | `load_archive` | `archives`, `untrusted` | yes: an error names the archive; archives that could run code are refused |
 | `cached_path(..., extract_archive=True)` | `extraction` | yes: links, and what is too large, are refused |
 
-Warnings of other libraries are silenced in `THIRD_PARTY_WARNINGS` only, and in the filters that
-`scripts/install_allennlp.py` sets up for warnings which appear before any plugin is loaded.
+What AllenNLP needs to be imported at all comes earlier, in `spigot_allennlp_startup`. Warnings of other libraries are
+silenced in `THIRD_PARTY_WARNINGS` only.
 """
 
 from spigot_allennlp.patches import archives, checkpoints, commands, extraction, libraries, torch, untrusted
