@@ -58,6 +58,9 @@ class Estimator(torch.nn.Module, Registrable):
     # The structure's operations that the estimator calls; models check them when they are built.
     requires: Tuple[str, ...] = ()
 
+    # Whether the structure must be one of independent choices, such as `categorical`; checked there, too.
+    needs_independent_rows: bool = False
+
     # The keys of the diagnostics that a training step gives.
     diagnostics: Tuple[str, ...] = ()
 
@@ -111,14 +114,20 @@ class Estimator(torch.nn.Module, Registrable):
         """
         # Errors
 
-        `ConfigurationError` if `structure` lacks an operation that this estimator requires.
+        `ConfigurationError` if `structure` lacks an operation or a property that this estimator requires.
         """
+        names = registered_name(Estimator, type(self)), registered_name(LatentStructure, type(structure))
         for operation in ("argmax", *self.requires):
             if not structure.supports(operation):
                 raise ConfigurationError(
-                    f"the estimator {registered_name(Estimator, type(self))} needs the operation '{operation}', "
-                    f"which the structure {registered_name(LatentStructure, type(structure))} does not support"
+                    f"the estimator {names[0]} needs the operation '{operation}', "
+                    f"which the structure {names[1]} does not support"
                 )
+        if self.needs_independent_rows and not structure.independent_rows:
+            raise ConfigurationError(
+                f"the estimator {names[0]} does not take the structure {names[1]}; valid: one whose rows are "
+                "independent choices, such as 'categorical' or 'single_head'"
+            )
 
     def _estimate(
         self,

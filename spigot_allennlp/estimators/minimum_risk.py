@@ -1,24 +1,25 @@
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
 
 from spigot_allennlp.checks import at_least_one
-from spigot_allennlp.estimators.estimator import Downstream, Estimator, EstimatorOutput
-from spigot_allennlp.structures import Categorical, LatentStructure
+from spigot_allennlp.estimators.estimator import Estimator
+from spigot_allennlp.estimators.expectation import Expectation
+from spigot_allennlp.structures import LatentStructure
 
 
 @Estimator.register("minimum_risk")
-class MinimumRisk(Estimator):
+class MinimumRisk(Expectation):
     """
-    Minimises the expected loss `E_p[L]` itself (Smith and Eisner 2006; Shen et al. 2016): over all values of a
-    categorical variable, over the `k` best structures with their probabilities renormalised otherwise. The gradient
+    Minimizes the expected loss `E_p[L]` itself (Smith and Eisner 2006; Shen et al. 2016): over all values of a
+    categorical variable, over the `k` best structures with their probabilities renormalized otherwise. The gradient
     is exact for that sum. The outputs are those at the best structure.
 
     # Parameters
 
     k : `int`, optional (default = `10`)
-        How many structures, and so how many runs of the downstream model; a categorical variable always takes all of
-        its values.
+        Number of structures, and so of runs of the downstream model; a categorical variable always takes all of its
+        values.
 
     # Errors
 
@@ -31,23 +32,8 @@ class MinimumRisk(Estimator):
         super().__init__()
         self.k = at_least_one("k", k)
 
-    def _estimate(
-        self,
-        scores: torch.Tensor,
-        mask: Optional[torch.Tensor],
-        structure: LatentStructure,
-        downstream: Downstream,
-    ) -> EstimatorOutput:
-        k = scores.size(-1) if isinstance(structure, Categorical) else self.k
-        # shape: (batch, k, ...), (batch, k)
-        structures, totals = structure.top_k(scores, mask, k)
-        best = structures[:, 0]
-        outputs = downstream(best)
-        if "instance_loss" not in outputs:
-            return EstimatorOutput(best, outputs, None, {})
-        rest = (downstream(z)["instance_loss"] for z in structures[:, 1:].unbind(1))
-        # shape: (batch, k)
-        losses = torch.stack([outputs["instance_loss"], *rest], dim=1)
-        exists = ~totals.isneginf()
-        risk = torch.where(exists, totals.softmax(-1) * losses, 0.0).sum(-1).to(losses.dtype)
-        return EstimatorOutput(best, {**outputs, "instance_loss": risk}, risk, {})
+    def _distribution(
+        self, scores: torch.Tensor, mask: Optional[torch.Tensor], structure: LatentStructure
+    ) -> Tuple[torch.Tensor, torch.Tensor]:
+        structures, totals = structure.top_k(scores, mask, structure.num_structures(scores) or self.k)
+        return structures, totals.softmax(-1)

@@ -8,8 +8,8 @@ import torch
 
 from spigot_allennlp.checks import one_of, positive
 from spigot_allennlp.estimators.estimator import Downstream, Estimator, EstimatorOutput
-from spigot_allennlp.estimators.noise import gumbel, sum_of_gamma
 from spigot_allennlp.estimators.surrogate import PullBackDiagnostics, attach_in_one_pass, per_instance
+from spigot_allennlp.functional.noise import gumbel, sum_of_gamma
 from spigot_allennlp.structures import LatentStructure
 
 

@@ -8,12 +8,12 @@ import torch
 
 from spigot_allennlp.checks import positive
 from spigot_allennlp.estimators.estimator import Downstream, Estimator, EstimatorOutput
-from spigot_allennlp.estimators.noise import gumbel
 from spigot_allennlp.estimators.surrogate import straight_through
+from spigot_allennlp.functional.noise import gumbel
 from spigot_allennlp.structures import LatentStructure
 
 
-class _DifferentiableValue(Estimator):
+class DifferentiableValue(Estimator):
     """
     One run of the downstream model at `_value`, through which autograd reaches the scores. Linear in the downstream
     gradient, so that the loss's scale needs no care.
@@ -34,7 +34,7 @@ class _DifferentiableValue(Estimator):
         return EstimatorOutput(value, outputs, outputs.get("instance_loss"), {})
 
 
-class _Relaxation(_DifferentiableValue):
+class _Relaxation(DifferentiableValue):
     """
     A value inside the polytope.
 
@@ -87,8 +87,29 @@ class SparseMap(_Relaxation):
         return structure.project(scores, mask)
 
 
+class _GumbelRelaxation(_Relaxation):
+    """
+    A relaxation of scores with Gumbel noise, at a temperature.
+    """
+
+    def __init__(self, temperature: float = 1.0, relaxed_evaluation: bool = False) -> None:
+        super().__init__(relaxed_evaluation)
+        self.temperature = positive("temperature", temperature)
+
+    def _relax(self, scores: torch.Tensor, mask: Optional[torch.Tensor], structure: LatentStructure) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _value(self, scores: torch.Tensor, mask: Optional[torch.Tensor], structure: LatentStructure) -> torch.Tensor:
+        return self._relax((scores + gumbel(scores)) / self.temperature, mask, structure)
+
+    def _noiseless_value(
+        self, scores: torch.Tensor, mask: Optional[torch.Tensor], structure: LatentStructure
+    ) -> torch.Tensor:
+        return self._relax(scores / self.temperature, mask, structure)
+
+
 @Estimator.register("gumbel_softmax")
-class GumbelSoftmax(_Relaxation):
+class GumbelSoftmax(_GumbelRelaxation):
     """
     `marginals((s + Gumbel) / temperature)`, with the exact gradient (Jang et al. 2017; Maddison et al. 2017; on
     structures: Corro and Titov 2019).
@@ -98,25 +119,43 @@ class GumbelSoftmax(_Relaxation):
     temperature : `float`, optional (default = `1.0`)
     relaxed_evaluation : `bool`, optional (default = `False`)
         Whether evaluation uses `marginals(s / temperature)`; otherwise argmax.
+
+    # Errors
+
+    `ConfigurationError` for a temperature that is not above 0.
     """
 
     requires = ("marginals",)
 
-    def __init__(self, temperature: float = 1.0, relaxed_evaluation: bool = False) -> None:
-        super().__init__(relaxed_evaluation)
-        self.temperature = positive("temperature", temperature)
+    def _relax(self, scores: torch.Tensor, mask: Optional[torch.Tensor], structure: LatentStructure) -> torch.Tensor:
+        return structure.marginals(scores, mask)
 
-    def _value(self, scores: torch.Tensor, mask: Optional[torch.Tensor], structure: LatentStructure) -> torch.Tensor:
-        return structure.marginals((scores + gumbel(scores)) / self.temperature, mask)
 
-    def _noiseless_value(
-        self, scores: torch.Tensor, mask: Optional[torch.Tensor], structure: LatentStructure
-    ) -> torch.Tensor:
-        return structure.marginals(scores / self.temperature, mask)
+@Estimator.register("gumbel_sparsemap")
+class GumbelSparseMap(_GumbelRelaxation):
+    """
+    `Proj((s + Gumbel) / temperature)`, with the exact gradient: the stochastic softmax trick with a Euclidean
+    regularizer (Paulus et al. 2020). The value is sparse: parts of no active structure are exactly 0.
+
+    # Parameters
+
+    temperature : `float`, optional (default = `1.0`)
+    relaxed_evaluation : `bool`, optional (default = `False`)
+        Whether evaluation uses `Proj(s / temperature)`; otherwise argmax.
+
+    # Errors
+
+    `ConfigurationError` for a temperature that is not above 0.
+    """
+
+    requires = ("project",)
+
+    def _relax(self, scores: torch.Tensor, mask: Optional[torch.Tensor], structure: LatentStructure) -> torch.Tensor:
+        return structure.project(scores, mask)
 
 
 @Estimator.register("ste_marginals")
-class StraightThroughMarginals(_DifferentiableValue):
+class StraightThroughMarginals(DifferentiableValue):
     """
     STE-S: forward `z^ = argmax(s)`, backward as if it were the marginals, `J_p(s)^T g(z^)` with the full Jacobian
     (Mihaylova et al. 2020, section 3.1).
@@ -129,7 +168,7 @@ class StraightThroughMarginals(_DifferentiableValue):
 
 
 @Estimator.register("perturb_and_map")
-class PerturbAndMap(_DifferentiableValue):
+class PerturbAndMap(DifferentiableValue):
     """
     Perturb-and-MAP with a straight-through gradient (Corro and Titov 2019): forward `argmax(s + Gumbel)`, backward
     through `marginals((s + Gumbel) / temperature)`.

@@ -18,7 +18,15 @@ from spigot_allennlp.modules.parser_head import ParserHead
 from spigot_allennlp.modules.predicate_scorer import PredicateScorer
 from spigot_allennlp.modules.root import RootSentinel
 from spigot_allennlp.modules.text_encoder import TextEncoder
-from spigot_allennlp.modules.tree_loss import CrossEntropyTreeLoss, HingeTreeLoss, TreeLoss
+from spigot_allennlp.modules.tree_loss import (
+    CrfTreeLoss,
+    CrossEntropyTreeLoss,
+    FenchelYoungTreeLoss,
+    HingeTreeLoss,
+    PerturbedTreeLoss,
+    SparseMapTreeLoss,
+    TreeLoss,
+)
 from spigot_allennlp.modules.weight_schedule import ConstantWeight, LinearWeight, WeightSchedule
 from spigot_allennlp.modules.word_dropout import WordDropoutEmbedding
 
@@ -29,11 +37,13 @@ __all__ = [
     "AttentionPooling",
     "BiaffineArcScorer",
     "ConstantWeight",
+    "CrfTreeLoss",
     "CrossEntropyGraphLoss",
     "CrossEntropyTreeLoss",
     "DeterministicRoles",
     "DistinctWordsCharacterEncoder",
     "EmbeddingDropout",
+    "FenchelYoungTreeLoss",
     "GraphComposer",
     "GraphLoss",
     "HeadComposer",
@@ -43,8 +53,10 @@ __all__ = [
     "MlpArcScorer",
     "PaddedLstm",
     "ParserHead",
+    "PerturbedTreeLoss",
     "PredicateScorer",
     "RootSentinel",
+    "SparseMapTreeLoss",
     "TextEncoder",
     "TreeLoss",
     "WeightSchedule",

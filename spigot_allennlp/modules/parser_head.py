@@ -29,6 +29,10 @@ class ParserHead(torch.nn.Module):
     structure : `LatentStructure`, optional (default = `projective_tree`)
         What is parsed; `arc_loss` may ask for it.
     pruner : `ArcPruner`, optional (default = `None`)
+
+    # Errors
+
+    `ConfigurationError` if `arc_loss` needs an operation that `structure` lacks.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class ParserHead(torch.nn.Module):
         super().__init__()
         self.arc_loss = arc_loss or CrossEntropyTreeLoss()
         self.structure = structure or ProjectiveTree()
+        self.arc_loss.check(self.structure)
         self.pruner = pruner
         self.label_namespace = label_namespace
         self.arc_scorer = arc_scorer.construct(input_dim=input_dim)

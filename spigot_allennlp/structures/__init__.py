@@ -4,6 +4,7 @@ Latent structures: stateless combinatorics behind one interface.
 
 from spigot_allennlp.structures.arc_graph import ArcGraph
 from spigot_allennlp.structures.categorical import Categorical
+from spigot_allennlp.structures.distribution import RelaxedStructureDistribution, StructureDistribution
 from spigot_allennlp.structures.labeled_arc_graph import LabeledArcGraph
 from spigot_allennlp.structures.latent_structure import OPERATIONS, LatentStructure
 from spigot_allennlp.structures.linear_chain import LinearChain
@@ -23,6 +24,8 @@ __all__ = [
     "NonprojectiveTree",
     "Product",
     "ProjectiveTree",
+    "RelaxedStructureDistribution",
     "SingleHead",
+    "StructureDistribution",
     "Tree",
 ]

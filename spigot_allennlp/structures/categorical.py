@@ -18,9 +18,14 @@ class Categorical(LatentStructure):
     """
 
     dimensions = ("batch", "values")
+    competing_dimensions = 1
+    independent_rows = True
 
     def legal_parts(self, scores: torch.Tensor, mask: Optional[torch.Tensor]) -> torch.Tensor:
         return self._check_mask(scores, mask)
+
+    def num_structures(self, scores: torch.Tensor) -> Optional[int]:
+        return scores.size(-1)
 
     def _argmax(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return independent.argmax(scores.unsqueeze(1), mask.unsqueeze(1)).squeeze(1)
@@ -33,6 +38,13 @@ class Categorical(LatentStructure):
 
     def _project(self, point: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return project_simplex(point, mask)
+
+    def _sparse_distribution(self, scores: torch.Tensor, mask: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+        probabilities, values = project_simplex(scores, mask).sort(dim=-1, descending=True, stable=True)
+        size = int((probabilities > 0).sum(-1).max().clamp(min=1)) if probabilities.numel() else 1
+        probabilities, values = probabilities[:, :size], values[:, :size]
+        parts = scores.new_zeros(*values.shape, scores.size(-1)).scatter_(-1, values.unsqueeze(-1), 1.0)
+        return parts * (probabilities.detach() > 0).unsqueeze(-1), probabilities
 
     def _sample(self, scores: torch.Tensor, mask: torch.Tensor, num_samples: int) -> torch.Tensor:
         return independent.sample(scores, mask, num_samples)

@@ -1,10 +1,10 @@
-from typing import Tuple, Type
+from typing import Optional, Tuple, Type, Union
 
 import torch
 from allennlp.common import Registrable
 from allennlp.common.checks import ConfigurationError
 
-from spigot_allennlp.functional.sparsemap import sparsemap_project
+from spigot_allennlp.functional.sparsemap import CompiledOracle, Oracle, sparse_distribution, sparsemap_project
 from spigot_allennlp.functional.trees import legal_arcs
 
 
@@ -30,7 +30,28 @@ The same for operations that sum over structures. Beyond, float64 cannot hold th
 structures' scores, on which their probabilities depend.
 """
 
-OPERATIONS = ("argmax", "log_partition", "marginals", "project", "sample", "top_k", "log_prob", "entropy")
+OPERATIONS = (
+    "argmax",
+    "log_partition",
+    "marginals",
+    "project",
+    "sample",
+    "top_k",
+    "log_prob",
+    "entropy",
+    "cross_entropy",
+    "kl_divergence",
+    "log_count",
+    "sparse_distribution",
+)
+
+# Those that are derived, by the primitive that they are derived from.
+_DERIVED = {
+    **dict.fromkeys(
+        ("marginals", "log_prob", "entropy", "cross_entropy", "kl_divergence", "log_count"), "_log_partition"
+    ),
+    "sparse_distribution": "_argmax",
+}
 
 
 class LatentStructure(Registrable):
@@ -64,6 +85,13 @@ class LatentStructure(Registrable):
 
     # What a shape looks like in error messages; its length is the number of dimensions of scores.
     dimensions: Tuple[str, ...] = ("batch", "tokens", "tokens")
+
+    # Over how many of the last dimensions parts compete: every structure has the same number of them there, so that a
+    # constant added to their scores changes nothing. 0 where a structure may have any number.
+    competing_dimensions: int = 0
+
+    # Whether each row along the last dimension is one choice, independent of the other rows.
+    independent_rows: bool = False
 
     # The operations
 
@@ -161,12 +189,91 @@ class LatentStructure(Registrable):
         checked, mask, forbidding = self._check(scores, mask)
         # The difference of two large numbers: in float64 whatever the scores' type.
         checked = checked.double()
-        value = self._log_partition(checked, mask)
+        if forbidding:
+            self._check_feasible(self._log_partition(checked.detach(), mask))
+        value = self._surprise(self._marginals(checked, mask), checked, mask)
+        # Rounding must not make the entropy of a certain structure negative.
+        return value.clamp(min=0.0).to(scores.dtype)
+
+    def cross_entropy(self, scores: torch.Tensor, other_scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """
+        `-E_{p(z; s)}[log p(z; s')] = log Z(s') - <s', E[z]>` in nats, `(batch,)`, for the scores `s` and the other ones
+        `s'`; infinite where `s'` forbids a part that `s` uses. Differentiable in both.
+        """
+        checked, other, mask = self._check_two(scores, other_scores, mask)
+        return self._surprise(self._marginals(checked, mask), other, mask).to(scores.dtype)
+
+    def kl_divergence(self, scores: torch.Tensor, other_scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """
+        `KL(p(.; s) || p(.; s')) = E_{p(z; s)}[log p(z; s) - log p(z; s')]` in nats, `(batch,)`; infinite where `s'`
+        forbids a part that `s` uses. Differentiable in both. With other scores of 0 it is `log_count` less the entropy.
+        """
+        checked, other, mask = self._check_two(scores, other_scores, mask)
+        marginals = self._marginals(checked, mask)
+        value = self._surprise(marginals, other, mask) - self._surprise(marginals, checked, mask)
+        # Rounding must not make the divergence of equal distributions negative.
+        return value.clamp(min=0.0).to(scores.dtype)
+
+    def log_count(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """
+        The natural logarithm of the number of structures that use no part of score `-inf`, `(batch,)`, in float64.
+        Other scores do not matter.
+        """
+        checked, mask, forbidding = self._check(scores.detach(), mask)
+        uniform = torch.zeros_like(checked, dtype=torch.double).masked_fill(checked.isneginf(), -torch.inf)
+        value = self._log_partition(uniform, mask)
         if forbidding:
             self._check_feasible(value)
-        expected = self._score(self._marginals(checked, mask), checked.masked_fill(checked.isneginf(), 0.0))
-        # Rounding must not make the entropy of a certain structure negative.
-        return (value - expected).clamp(min=0.0).to(scores.dtype)
+        return value
+
+    def distribution(
+        self, scores: torch.Tensor, mask: torch.Tensor, temperature: float = None, validate_args: bool = None
+    ) -> torch.distributions.Distribution:
+        """
+        `p(z; s)` as a distribution of torch. Scores and mask may have several batch dimensions in front.
+
+        # Parameters
+
+        scores : `torch.Tensor`
+            `(..., dependents, heads)`.
+        mask : `torch.Tensor`
+            `(..., tokens)`.
+        temperature : `float`, optional (default = `None`)
+            If given, the relaxation `marginals((s + Gumbel) / temperature)`, which has an `rsample`.
+        validate_args : `bool`, optional (default = torch's)
+            Whether values are checked to be structures.
+
+        # Returns
+
+        `StructureDistribution`, or `RelaxedStructureDistribution` with a temperature.
+        """
+        # These import this module.
+        from spigot_allennlp.structures.distribution import RelaxedStructureDistribution, StructureDistribution
+
+        if temperature is None:
+            return StructureDistribution(self, scores, mask, validate_args)
+        return RelaxedStructureDistribution(self, scores, mask, temperature, validate_args)
+
+    def sparse_distribution(self, scores: torch.Tensor, mask: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+        """
+        The sparse distribution of SparseMAP (Niculae et al. 2018): a few structures `(batch, k, dependents, heads)`
+        whose mean is the Euclidean projection of the scores onto the convex hull of all structures, and their
+        probabilities `(batch, k)`, the greatest first and differentiable. Where an instance has fewer, the rest are
+        all-zero structures of probability 0. `k` is at most one more than there are parts.
+        """
+        checked, mask, forbidding = self._check(scores, mask, LARGEST_TOTAL)
+        if forbidding:
+            fixed = checked.detach()
+            self._check_feasible(self._total(self._argmax(fixed, mask), fixed, mask))
+        parts, probabilities = self._sparse_distribution(checked, mask)
+        return parts.to(scores.dtype), probabilities.to(scores.dtype)
+
+    def num_structures(self, scores: torch.Tensor) -> Optional[int]:
+        """
+        The greatest number of structures of an instance, where these are so few by nature that each can be tried;
+        `None` otherwise.
+        """
+        return None
 
     def supports(self, operation: str) -> bool:
         """
@@ -180,10 +287,8 @@ class LatentStructure(Registrable):
             raise ConfigurationError(
                 f"'{operation}' is not an operation of a structure; valid: {', '.join(OPERATIONS)}"
             )
-        primitives = [f"_{operation}"]
-        if operation in ("marginals", "log_prob", "entropy"):
-            primitives = ["_log_partition"]
-        elif operation == "project":
+        primitives = [_DERIVED.get(operation, f"_{operation}")]
+        if operation == "project":
             # By default on top of the argmax.
             primitives.append("_argmax")
         return any(getattr(type(self), name) is not getattr(LatentStructure, name) for name in primitives)
@@ -210,13 +315,27 @@ class LatentStructure(Registrable):
 
     def _project(self, point: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         # A formula or a kernel of its own is faster.
-        return sparsemap_project(point, lambda scores, rows: self._argmax(scores, mask[rows]))
+        return sparsemap_project(point, self._argmax_oracle(mask))
 
     def _sample(self, scores: torch.Tensor, mask: torch.Tensor, num_samples: int) -> torch.Tensor:
         raise self._unsupported("sample")
 
     def _top_k(self, scores: torch.Tensor, mask: torch.Tensor, k: int) -> Tuple[torch.Tensor, torch.Tensor]:
         raise self._unsupported("top_k")
+
+    def _sparse_distribution(self, scores: torch.Tensor, mask: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+        return sparse_distribution(scores, self._argmax_oracle(mask))
+
+    def _argmax_oracle(self, mask: torch.Tensor) -> Union[Oracle, CompiledOracle]:
+        """The argmax in the form that the active-set method asks for it."""
+        return lambda scores, rows: self._argmax(scores, mask[rows])
+
+    def _surprise(self, marginals: torch.Tensor, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """`-E[log p(z; s)]` for a distribution of `z` that has these marginals: `(batch,)`."""
+        forbidden = scores.isneginf()
+        value = self._log_partition(scores, mask) - self._score(marginals, scores.masked_fill(forbidden, 0.0))
+        impossible = (forbidden & (marginals > 0)).flatten(1).any(-1)
+        return value.masked_fill(impossible, torch.inf)
 
     # Checks and conversions
 
@@ -258,6 +377,23 @@ class LatentStructure(Registrable):
                 f"scores in rows {rows} of the batch are too large: {scores[too_large][0].item():.3g}; valid: of "
                 f"magnitude up to {largest:.3g} for this operation and size, or -inf for a part that is forbidden"
             )
+
+    def _check_two(
+        self, scores: torch.Tensor, other_scores: torch.Tensor, mask: torch.Tensor
+    ) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Both scores in float64, and the mask, where both leave a structure."""
+        if scores.shape != other_scores.shape:
+            raise ValueError(
+                f"the other scores have shape {tuple(other_scores.shape)}, the scores {tuple(scores.shape)}"
+            )
+        checked = []
+        for given in (scores, other_scores):
+            given, boolean_mask, forbidding = self._check(given, mask)
+            # Differences of large numbers follow.
+            checked.append(given.double())
+            if forbidding:
+                self._check_feasible(self._log_partition(given.detach(), boolean_mask))
+        return checked[0], checked[1], boolean_mask
 
     def _check_mask(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         if scores.size(1) != scores.size(2):

@@ -18,6 +18,7 @@ class LinearChain(LatentStructure):
     """
 
     dimensions = ("batch", "positions", "tags", "tags")
+    competing_dimensions = 2
 
     def legal_parts(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         legal = mask.view(*mask.shape, 1, 1).repeat(1, 1, *scores.shape[2:])

@@ -26,6 +26,8 @@ class Product(LatentStructure):
     def __init__(self, factor: LatentStructure) -> None:
         self.factor = factor
         self.dimensions = (*factor.dimensions[:1], "factors", *factor.dimensions[1:])
+        self.competing_dimensions = factor.competing_dimensions
+        self.independent_rows = factor.independent_rows
 
     def legal_parts(self, scores: torch.Tensor, mask: Optional[torch.Tensor]) -> torch.Tensor:
         folded = None if mask is None else mask.flatten(0, 1)

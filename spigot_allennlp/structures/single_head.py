@@ -17,6 +17,9 @@ class SingleHead(LatentStructure):
     projection a row. O(n^2) time and memory.
     """
 
+    competing_dimensions = 1
+    independent_rows = True
+
     def _argmax(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return independent.argmax(scores, self.legal_parts(scores, mask))
 

@@ -1,10 +1,10 @@
-from typing import Callable, Optional, Tuple
+from typing import Callable, Optional, Tuple, Union
 
 import torch
 
 from spigot_allennlp.checks import one_of
 from spigot_allennlp.functional.projections import project_simplex
-from spigot_allennlp.functional.sparsemap import TreeOracle, sparsemap_project
+from spigot_allennlp.functional.sparsemap import CompiledOracle, Oracle, TreeOracle
 from spigot_allennlp.functional.trees import arcs_from_heads
 from spigot_allennlp.structures.latent_structure import LatentStructure
 
@@ -26,6 +26,8 @@ class Tree(LatentStructure):
 
     `ConfigurationError` for another `projection`.
     """
+
+    competing_dimensions = 1
 
     def __init__(self, single_root: bool = True, projection: str = "exact") -> None:
         self.single_root = single_root
@@ -59,9 +61,12 @@ class Tree(LatentStructure):
     def _project(self, point: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         if self.projection == "single_head":
             return project_simplex(point, self.legal_parts(point, mask))
+        return super()._project(point, mask)
+
+    def _argmax_oracle(self, mask: torch.Tensor) -> Union[Oracle, CompiledOracle]:
         if self.projective is None:
-            return super()._project(point, mask)
-        return sparsemap_project(point, TreeOracle(mask, self.projective, self.single_root))
+            return super()._argmax_oracle(mask)
+        return TreeOracle(mask, self.projective, self.single_root)
 
     def _sample(self, scores: torch.Tensor, mask: torch.Tensor, num_samples: int) -> torch.Tensor:
         return arcs_from_heads(self._sample_heads(scores, mask, num_samples, self.single_root), scores.dtype)
