@@ -11,7 +11,7 @@ import importlib.util
 import spigot_allennlp_startup  # noqa: F401
 from spigot_allennlp.version import VERSION as __version__
 
-__all__ = ["__version__"]
+__all__ = ["Parser", "__version__", "load"]
 
 
 if importlib.util.find_spec("allennlp") is None:
@@ -41,3 +41,4 @@ from spigot_allennlp import (  # noqa: E402, F401
     structures,
     training,
 )
+from spigot_allennlp.parser import Parser, load  # noqa: E402

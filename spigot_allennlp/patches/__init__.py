@@ -21,13 +21,15 @@ libraries alike; its docstring gives the reason.
 | `cached_transformers.get_tokenizer` | `libraries` | no: it failed |
 | `archive_model` | `archives` | no: the same file, written at once |
 | `load_archive` | `archives`, `untrusted` | yes: an error names the archive; archives that could run code are refused |
+| `load_archive`, for parsers that ship with the package | `archives` | no: their names failed |
+| `_read_pretrained_embeddings_file` | `vectors` | no: a warning where frequent words share one vector |
 | `cached_path(..., extract_archive=True)` | `extraction` | yes: links, and what is too large, are refused |
 
 What AllenNLP needs to be imported at all comes earlier, in `spigot_allennlp_startup`. Warnings of other libraries are
 silenced in `THIRD_PARTY_WARNINGS` only.
 """
 
-from spigot_allennlp.patches import archives, checkpoints, commands, extraction, libraries, torch, untrusted
+from spigot_allennlp.patches import archives, checkpoints, commands, extraction, libraries, torch, untrusted, vectors
 from spigot_allennlp.patches.torch import THIRD_PARTY_WARNINGS
 
 __all__ = ["THIRD_PARTY_WARNINGS", "apply"]
@@ -37,5 +39,5 @@ def apply() -> None:
     """
     Apply every patch. Calling it again does nothing.
     """
-    for patches in (torch, checkpoints, commands, libraries, extraction, untrusted, archives):
+    for patches in (torch, checkpoints, commands, libraries, extraction, untrusted, archives, vectors):
         patches.apply()

@@ -21,6 +21,7 @@ from allennlp.models import archival
 from allennlp.models.model import _DEFAULT_WEIGHTS
 from allennlp.nn import util as nn_util
 
+from spigot_allennlp import pretrained
 from spigot_allennlp.files import written_atomically
 from spigot_allennlp.patches import untrusted
 from spigot_allennlp.patches.extraction import GuardedTarFile
@@ -44,9 +45,13 @@ def apply() -> None:
 
 
 def _safely_and_naming_the_archive(original: Callable) -> Callable:
-    """Whatever is wrong with an archive, or what it needs, the error says of which archive it is."""
+    """
+    The name of a parser that ships with the package stands for its archive. Whatever is wrong with an archive, or what
+    it needs, the error says of which archive it is.
+    """
 
     def load_archive(archive_file: Any, *args: Any, **kwargs: Any) -> archival.Archive:
+        archive_file = pretrained.archive_file(archive_file)
         try:
             with untrusted.loading(archive_file):
                 return original(archive_file, *args, **kwargs)

@@ -66,8 +66,28 @@ class DependencyGraphPredictor(SentencePredictor):
         self._lines_dumped += 1
         return header + outputs[self._output_format]
 
+    def parse(self, sentences: List[Sentence]) -> List[Sentence]:
+        """
+        # Parameters
+
+        sentences : `List[Sentence]`
+            What they hold besides words is kept, except trees and graphs.
+
+        # Returns
+
+        `List[Sentence]`
+            The same sentences, with the predicted trees and graphs.
+        """
+        instances = [self._dataset_reader.text_to_instance(sentence) for sentence in sentences]
+        outputs = super().predict_batch_instance(instances)
+        return [self._parsed(*pair) for pair in zip(sentences, outputs)]
+
     def _write(self, sentence: Sentence, output: JsonDict) -> str:
-        predicted = Sentence(
+        parsed = self._parsed(sentence, output)
+        return write_sdp(parsed) if self._output_format == "sdp" else write_conllu(parsed)
+
+    def _parsed(self, sentence: Sentence, output: JsonDict) -> Sentence:
+        return Sentence(
             words=sentence.words,
             lemmas=sentence.lemmas,
             pos_tags=sentence.pos_tags,
@@ -84,4 +104,3 @@ class DependencyGraphPredictor(SentencePredictor):
             else None,
             tops=dict.fromkeys(output["tops"], "root") if "tops" in output else None,
         )
-        return write_sdp(predicted) if self._output_format == "sdp" else write_conllu(predicted)
