@@ -128,14 +128,14 @@ class Experiment:
         self._phases = phases = Phases()
         model = self.model
         phases.watch(model.text_encoder, "forward", "encode")
-        if model.parser_head is not None:
-            phases.watch(model.parser_head, "forward", "score")
-            phases.watch(model.parser_head, "loss", "syntactic loss")
+        if model.syntactic_head is not None:
+            phases.watch(model.syntactic_head, "forward", "score")
+            phases.watch(model.syntactic_head, "loss", "syntactic loss")
         phases.watch(model.structure, "argmax", "structure")
         phases.watch(model.structure, "marginals", "structure")
         # Nothing but a pull-back projects here.
         phases.watch(model.structure, "project", PULL_BACK)
-        phases.watch(model, "_downstream", "downstream")
+        phases.watch(model.graph_head, "forward", "downstream")
         model._graph_f1 = phases.watched(model._graph_f1, "metrics")
         model._tree_scores = phases.watched(model._tree_scores, "metrics")
         phases.watch(model, "get_metrics", "metrics")

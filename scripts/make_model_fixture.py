@@ -31,8 +31,7 @@ CONFIGS = {
 (import 'training_configs/syntactic_then_semantic/syntactic_parser.jsonnet') {
   model+: {
     word_dim:: 8, character_dim:: 8, hidden_size:: 16,
-    arc_scorer: { arc_dim: 16 },
-    label_dim: 4,
+    syntactic_head: { arc_scorer: { arc_dim: 16 }, label_dim: 4 },
     dropout: 0.0,
   },
   data_loader+: { batch_sampler+: { batch_size: 16 } },
@@ -47,8 +46,7 @@ CONFIGS = {
       embedding: { embedding_dim: 4, vocab_namespace: 'token_characters' },
       encoder+: { embedding_dim: 4 },
     } } },
-    graph_arc_scorer: { arc_dim: 8 },
-    label_dim: 3,
+    graph_head: { arc_scorer: { arc_dim: 8 }, label_dim: 3 },
     dropout: 0.0,
   },
   trainer+: { optimizer+: { lr: 2e-2 }, num_epochs: 30 },

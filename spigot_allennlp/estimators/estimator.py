@@ -44,13 +44,8 @@ class Estimator(torch.nn.Module, Registrable):
     scaling, accumulation or on other instances.
 
     In evaluation mode the downstream model is called once, at the noiseless forward value, and no surrogate is
-    attached.
-
-    # Parameters
-
-    relaxed_evaluation : `bool`, optional (default = `False`)
-        What evaluation uses: the structure's argmax, or, if true, the estimator's own relaxation. Only estimators
-        with a relaxed forward pass take this key.
+    attached. An estimator with a relaxed forward pass takes the key `relaxed_evaluation`: whether evaluation, too, uses
+    the relaxation, instead of the structure's argmax.
     """
 
     default_implementation = "spigot"
@@ -63,6 +58,12 @@ class Estimator(torch.nn.Module, Registrable):
 
     # The keys of the diagnostics that a training step gives.
     diagnostics: Tuple[str, ...] = ()
+
+    # Whether evaluation sees a relaxation instead of the structure's argmax.
+    relaxed_evaluation: bool = False
+
+    # Whether anything of the downstream loss reaches the scores.
+    trains_scores: bool = True
 
     def __init__(self) -> None:
         # torch's takes any keyword, and a misspelt key of a config would get there.

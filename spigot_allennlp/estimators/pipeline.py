@@ -12,6 +12,8 @@ class Pipeline(Estimator):
     The downstream model sees `z^ = argmax(s)`; nothing flows back. The scores learn from their own supervision only.
     """
 
+    trains_scores = False
+
     def _estimate(
         self,
         scores: torch.Tensor,

@@ -3,58 +3,31 @@ from typing import Any, Dict, Optional, Tuple
 import torch
 from allennlp.common.checks import ConfigurationError
 from allennlp.data import Vocabulary
-from allennlp.models import Model
 from allennlp.modules import FeedForward
 from allennlp.nn import Activation
 
 from spigot_allennlp.checks import one_of
-from spigot_allennlp.estimators import Downstream, Estimator, Pipeline
-from spigot_allennlp.functional.trees import heads_from_arcs
-from spigot_allennlp.metrics import Accuracy, EstimatorDiagnostics, TreeScores
-from spigot_allennlp.structures import LatentStructure
+from spigot_allennlp.estimators import Downstream
+from spigot_allennlp.metrics import Accuracy, TreeScores
+from spigot_allennlp.models.latent_structure_model import LatentStructureModel
 
 _TREE = ("latent", "none")
 
 
-class LatentStructureClassifier(Model):
+class LatentStructureClassifier(LatentStructureModel):
     """
     What the classifiers share: `logits` that are conditioned on a latent structure, their cross-entropy as the loss of
-    an instance, and an estimator, which decides what of it reaches the scores of the structure's parts.
+    an instance.
 
     # Parameters
 
     vocab : `Vocabulary`
+        The model's vocabulary.
     """
 
     def __init__(self, vocab: Vocabulary, **kwargs) -> None:
         super().__init__(vocab, **kwargs)
         self._accuracy = Accuracy()
-        self._diagnostics: Optional[EstimatorDiagnostics] = None
-
-    def _set_latent(
-        self, structure: LatentStructure, estimator: Optional[Estimator], scorer: Optional[torch.nn.Module] = None
-    ) -> None:
-        """
-        To be called unless the model is a baseline without a latent structure.
-
-        # Parameters
-
-        structure : `LatentStructure`
-        estimator : `Estimator`, optional
-        scorer : `torch.nn.Module`, optional (default = `None`)
-            What learns through the estimator only.
-
-        # Errors
-
-        `ConfigurationError` for a structure that the estimator cannot work with.
-        """
-        self.structure = structure
-        self.estimator = estimator or Estimator.by_name(Estimator.default_implementation)()
-        self.estimator.check(structure)
-        self._diagnostics = EstimatorDiagnostics(self.estimator.diagnostics)
-        if scorer is not None and isinstance(self.estimator, Pipeline):
-            # Nothing reaches it; distributed training would wait for its gradient.
-            scorer.requires_grad_(False)
 
     def _label_scorer(self, input_dim: int, hidden_dim: int, dropout: float) -> FeedForward:
         """
@@ -86,15 +59,14 @@ class LatentStructureClassifier(Model):
             raise ConfigurationError("a training batch has no labels")
         return outputs
 
-    def _estimate(
+    def _conditioned(
         self, scores: torch.Tensor, mask: Optional[torch.Tensor], downstream: Downstream
     ) -> Tuple[torch.Tensor, Dict[str, torch.Tensor]]:
         """
         The structure that was conditioned on, and the outputs of `downstream` at it. Their `instance_loss` is the
         estimator's: it has the surrogate gradient.
         """
-        estimate = self.estimator(scores, mask, self.structure, downstream)
-        self._diagnostics(estimate.diagnostics)
+        estimate = self._estimate(scores, mask, downstream)
         return estimate.value, {**estimate.outputs, "instance_loss": estimate.instance_loss}
 
     def _classified(self, outputs: Dict[str, torch.Tensor], label: Optional[torch.Tensor]) -> Dict[str, Any]:
@@ -157,11 +129,7 @@ class LatentTreeModel(LatentStructureClassifier):
         """
         Outside training `heads`, `(..., 1 + words)`, of trees that were conditioned on, `(..., 1 + words, 1 + words)`.
         """
-        if self.training:
-            heads = heads_from_arcs(trees.detach())
-        else:
-            # Of relaxed trees, those that have most of their mass; any others are their own argmax.
-            heads = heads_from_arcs(self.structure.argmax(trees, mask))
+        heads = self._decoded_heads(trees, mask)
         self._tree_scores(heads.flatten(0, -2), None, None, None)
         return {} if self.training else {"heads": heads}
 

@@ -7,9 +7,10 @@ from allennlp.common.file_utils import cached_path
 from allennlp.models import Model
 
 from spigot_allennlp.files import written_atomically
+from spigot_allennlp.models.old_archives import LoadsOldArchives
 
 
-class KeepsArchives(Model):
+class KeepsArchives(LoadsOldArchives):
     """
     A model with pre-trained parts, `{"type": "from_archive", "archive_file": ...}`. To be loaded, it has to be built
     anew, and for that needs their archives; so training puts a copy of each into its serialization directory, as

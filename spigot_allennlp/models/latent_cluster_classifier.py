@@ -10,13 +10,14 @@ from spigot_allennlp.checks import at_least_one, one_of, refuse_unknown_keys
 from spigot_allennlp.estimators import Estimator
 from spigot_allennlp.metrics import VMeasure
 from spigot_allennlp.models.classifier import LatentStructureClassifier
+from spigot_allennlp.models.old_archives import LoadsOldArchives
 from spigot_allennlp.structures import Categorical, LatentStructure
 
 _CLUSTER = ("latent", "gold", "none")
 
 
 @Model.register("latent_cluster_classifier")
-class LatentClusterClassifier(LatentStructureClassifier):
+class LatentClusterClassifier(LoadsOldArchives, LatentStructureClassifier):
     """
     Classifies a vector by way of a latent cluster (Mihaylova et al. 2020, section 5.1): a linear layer scores the
     clusters, and each cluster has a linear classifier of its own, of which the latent value `z` chooses one (or mixes
@@ -114,7 +115,7 @@ class LatentClusterClassifier(LatentStructureClassifier):
                 outputs = downstream(self._gold_value(cluster, features))
             else:
                 scores = self.scorer(features)
-                value, outputs = self._estimate(scores, None, downstream)
+                value, outputs = self._conditioned(scores, None, downstream)
                 predicted = scores.detach().argmax(-1)
                 latent = {"cluster_scores": scores, "cluster_value": value, "cluster": predicted}
                 if cluster is not None:

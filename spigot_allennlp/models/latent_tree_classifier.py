@@ -10,7 +10,7 @@ from allennlp.nn import InitializerApplicator
 from spigot_allennlp.checks import refuse_unknown_keys
 from spigot_allennlp.estimators import Estimator
 from spigot_allennlp.models.classifier import LatentTreeModel
-from spigot_allennlp.models.syntactic_parser import readable_trees
+from spigot_allennlp.models.readable import readable_trees
 from spigot_allennlp.modules import ArcScorer, AttentionPooling, MlpArcScorer, TextEncoder
 from spigot_allennlp.structures import LatentStructure, ProjectiveTree
 from spigot_allennlp.structures.latent_structure import check_arcs
@@ -109,7 +109,7 @@ class LatentTreeClassifier(LatentTreeModel):
 
         trees: Dict[str, torch.Tensor] = {}
         if self.tree == "latent":
-            tree, outputs = self._estimate(self.arc_scorer(states), mask, downstream)
+            tree, outputs = self._conditioned(self.arc_scorer(states), mask, downstream)
             trees = {"tree": tree, **self._heads(tree, mask)}
         else:
             outputs = downstream(None)
@@ -134,5 +134,5 @@ class LatentTreeClassifier(LatentTreeModel):
         words = [entry["words"] for entry in output_dict["metadata"]]
         readable = {"words": words, **super().make_output_human_readable(output_dict)}
         if "heads" in output_dict:
-            readable.update(readable_trees(output_dict["heads"], None, words, self.vocab, ""))
+            readable.update(readable_trees(output_dict["heads"], None, words))
         return readable

@@ -11,7 +11,7 @@ from allennlp.nn.util import get_text_field_mask, masked_softmax
 from spigot_allennlp.checks import refuse_unknown_keys
 from spigot_allennlp.estimators import Estimator
 from spigot_allennlp.models.classifier import LatentTreeModel
-from spigot_allennlp.models.syntactic_parser import readable_trees
+from spigot_allennlp.models.readable import readable_trees
 from spigot_allennlp.modules import ArcScorer, MlpArcScorer, RootSentinel
 from spigot_allennlp.modules.root import mask_with_root
 from spigot_allennlp.structures import LatentStructure, NonprojectiveTree, Product
@@ -127,7 +127,7 @@ class LatentTreeEntailment(LatentTreeModel):
             with_root = mask_with_root(mask.flatten(0, 1)).unflatten(0, mask.shape[:2])
             scores = self.arc_scorer(states).unflatten(0, mask.shape[:2])
             states = states.unflatten(0, mask.shape[:2])
-            trees, outputs = self._estimate(scores, with_root, downstream)
+            trees, outputs = self._conditioned(scores, with_root, downstream)
             latent = {"trees": trees, **self._heads(trees, with_root)}
         else:
             outputs = downstream(None)
@@ -183,6 +183,6 @@ class LatentTreeEntailment(LatentTreeModel):
         if "heads" in output_dict:
             for number, sentence in enumerate(("premise", "hypothesis")):
                 words = readable[f"{sentence}_words"]
-                trees = readable_trees(output_dict["heads"][:, number], None, words, self.vocab, "")
+                trees = readable_trees(output_dict["heads"][:, number], None, words)
                 readable[f"{sentence}_heads"] = trees["heads"]
         return readable

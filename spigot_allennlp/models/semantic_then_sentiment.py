@@ -16,7 +16,6 @@ from spigot_allennlp.models.kept_archives import KeepsArchives
 from spigot_allennlp.models.syntactic_then_semantic import SyntacticThenSemantic
 from spigot_allennlp.models.vocabularies import check_vocabulary
 from spigot_allennlp.modules import GraphComposer, TextEncoder
-from spigot_allennlp.modules.relations import RELATIONS_OFFSET
 from spigot_allennlp.structures import ArcGraph, LabeledArcGraph, LatentStructure
 
 _GRAPH = ("latent", "none")
@@ -109,7 +108,7 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
             if not isinstance(structure, (ArcGraph, LabeledArcGraph)):
                 raise ConfigurationError(f"structure is {structure._name()}; valid: 'labeled_arc_graph', 'arc_graph'")
             if isinstance(structure, LabeledArcGraph):
-                num_arc_labels = self.semantic_parser.graph_labeler.num_labels
+                num_arc_labels = self.semantic_parser.graph_head.labeler.num_labels
             self._set_latent(structure, estimator)
             if frozen_parser:
                 self.semantic_parser.requires_grad_(False)
@@ -176,7 +175,7 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
 
         graphs: Dict[str, torch.Tensor] = {}
         if self.graph == "latent":
-            graph, outputs = self._estimate(self._scores(parser_tokens, mask), mask, downstream)
+            graph, outputs = self._conditioned(self._scores(parser_tokens, mask), mask, downstream)
             graphs = {"graph": graph}
             self._arcs_per_word(graph.flatten(2).sum(-1)[:, 1:], mask[:, 1:])
         else:
@@ -240,8 +239,8 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
         for sentence, dependent, head in (values > 0.5).nonzero().tolist():
             arc: Dict[str, Any] = {"dependent": dependent, "head": head}
             if labels is not None:
-                index = labels[sentence, dependent, head].item() + RELATIONS_OFFSET
-                arc["label"] = self.vocab.get_token_from_index(index, self.semantic_parser.label_namespace)
+                label = labels[sentence, dependent, head].item()
+                arc["label"] = self.semantic_parser.graph_head.relations.name_of_label(label)
             arcs[sentence].append(arc)
         return arcs
 

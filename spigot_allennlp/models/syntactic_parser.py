@@ -13,11 +13,12 @@ from spigot_allennlp.checks import refuse_unknown_keys
 from spigot_allennlp.functional.trees import heads_from_arcs
 from spigot_allennlp.metrics import TreeScores
 from spigot_allennlp.models.kept_archives import KeepsArchives
+from spigot_allennlp.models.readable import readable_trees
 from spigot_allennlp.models.vocabularies import check_vocabulary
-from spigot_allennlp.modules import ArcPruner, ArcScorer, BiaffineArcScorer, ParserHead, TextEncoder, TreeLoss
+from spigot_allennlp.modules import ArcPruner, ParserHead, TextEncoder
 from spigot_allennlp.modules.root import with_root
 from spigot_allennlp.modules.word_dropout import no_word_dropout
-from spigot_allennlp.structures import LatentStructure
+from spigot_allennlp.structures import LatentStructure, ProjectiveTree
 
 
 class ParserState(NamedTuple):
@@ -39,15 +40,10 @@ class SyntacticParser(KeepsArchives):
     vocab : `Vocabulary`
     text_field_embedder : `TextFieldEmbedder`
     encoder : `Seq2SeqEncoder`, optional (default = `None`)
-    arc_scorer : `Lazy[ArcScorer]`, optional (default = biaffine)
+    syntactic_head : `Lazy[ParserHead]`, optional
+        What scores, learns and prunes arcs and relations: an object with the keys of `ParserHead`.
     structure : `LatentStructure`, optional (default = `projective_tree`)
-        What its argmax decodes.
-    loss : `TreeLoss`, optional (default = cross-entropy)
-        Of the arcs; that of their relations is the cross-entropy.
-    pruner : `ArcPruner`, optional (default = `None`)
-        With a `syntactic_parser` that was trained before.
-    label_dim : `int`, optional (default = `64`)
-        Of the relations.
+        The structure that is decoded.
     dropout : `float`, optional (default = `0.0`)
     initializer : `InitializerApplicator`, optional
 
@@ -63,11 +59,8 @@ class SyntacticParser(KeepsArchives):
         vocab: Vocabulary,
         text_field_embedder: TextFieldEmbedder,
         encoder: Optional[Seq2SeqEncoder] = None,
-        arc_scorer: Lazy[ArcScorer] = Lazy(BiaffineArcScorer),
+        syntactic_head: Lazy[ParserHead] = Lazy(ParserHead),
         structure: LatentStructure = None,
-        loss: TreeLoss = None,
-        pruner: ArcPruner = None,
-        label_dim: int = 64,
         dropout: float = 0.0,
         initializer: InitializerApplicator = InitializerApplicator(),
         **kwargs,
@@ -75,17 +68,10 @@ class SyntacticParser(KeepsArchives):
         refuse_unknown_keys(self, kwargs)
         super().__init__(vocab, **kwargs)
         self.text_encoder = TextEncoder(text_field_embedder, encoder, dropout)
-        self.structure = structure or LatentStructure.by_name(LatentStructure.default_implementation)()
-        check_tree_pruner(vocab, pruner, "pruner")
-        self.head = ParserHead(
-            vocab,
-            self.text_encoder.get_output_dim(),
-            arc_scorer,
-            label_dim=label_dim,
-            arc_loss=loss,
-            structure=self.structure,
-            pruner=pruner,
-        )
+        self.structure = structure or ProjectiveTree()
+        dim = self.text_encoder.get_output_dim()
+        self.syntactic_head = syntactic_head.construct(vocab=vocab, input_dim=dim, structure=self.structure)
+        check_tree_pruner(vocab, self.syntactic_head.pruner)
         self._tree_scores = TreeScores()
         initializer(self)
 
@@ -102,7 +88,7 @@ class SyntacticParser(KeepsArchives):
         """
         with nullcontext() if word_dropout else no_word_dropout(self.text_encoder):
             states, mask = self.text_encoder(tokens)
-        return ParserState(states, mask, self.head(states))
+        return ParserState(states, mask, self.syntactic_head(states))
 
     def score_arcs(self, tokens: TextFieldTensors) -> Tuple[torch.Tensor, torch.Tensor]:
         """
@@ -141,16 +127,16 @@ class SyntacticParser(KeepsArchives):
         """
         states, mask, scores = self.score(tokens)
         gold_heads = None if head_indices is None else with_root(head_indices, -1, mask[:, 1:])
-        scores, loss_scores = self.head.prune(scores, tokens, gold_heads, self.structure)
+        scores, loss_scores = self.syntactic_head.prune(scores, tokens, gold_heads)
         heads = heads_from_arcs(self.structure.argmax(scores, mask))
-        relations = self.head.relations(states, heads)
+        relations = self.syntactic_head.predict_relations(states, heads)
         output: Dict[str, Any] = {"heads": heads, "metadata": metadata}
         if relations is not None:
             output["relations"] = relations
         if gold_heads is not None:
             gold_relations = None if head_tags is None else with_root(head_tags, -1, mask[:, 1:])
             self._tree_scores(heads, relations, gold_heads, gold_relations)
-            output["loss"] = self.head.loss(states, loss_scores, mask, gold_heads, gold_relations).mean()
+            output["loss"] = self.syntactic_head.loss(states, loss_scores, mask, gold_heads, gold_relations).mean()
         return output
 
     def make_output_human_readable(self, output_dict: Dict[str, Any]) -> Dict[str, Any]:
@@ -160,7 +146,7 @@ class SyntacticParser(KeepsArchives):
         return {
             "sentence_id": [entry["sentence_id"] for entry in output_dict["metadata"]],
             "words": words,
-            **readable_trees(heads, relations, words, self.vocab, self.head.label_namespace),
+            **readable_trees(heads, relations, words, self.syntactic_head.relations),
         }
 
     def get_metrics(self, reset: bool = False) -> Dict[str, float]:
@@ -168,17 +154,18 @@ class SyntacticParser(KeepsArchives):
         `uas`, `las` and `tree_depth`; with a pruner `_pruning_recall` and `_pruning_density`.
         """
         metrics = self._tree_scores.get_metric(reset)
-        if self.head.pruner is not None:
-            metrics.update(self.head.pruner.get_metrics(reset))
+        if self.syntactic_head.pruner is not None:
+            metrics.update(self.syntactic_head.pruner.get_metrics(reset))
         return metrics
 
 
-def check_tree_pruner(vocab: Vocabulary, pruner: Optional[ArcPruner], key: str) -> None:
+def check_tree_pruner(vocab: Vocabulary, pruner: Optional[ArcPruner]) -> None:
     """
     # Errors
 
-    `ConfigurationError` for a pruner, given as `key`, that does not work in a model with this vocabulary.
+    `ConfigurationError` for a pruner of trees that does not work in a model with this vocabulary.
     """
+    key = "syntactic_head.pruner"
     if pruner is None:
         return
     if not isinstance(pruner.model, SyntacticParser):
@@ -187,32 +174,3 @@ def check_tree_pruner(vocab: Vocabulary, pruner: Optional[ArcPruner], key: str) 
             "'syntactic_parser'"
         )
     check_vocabulary(vocab, pruner.model.vocab, key)
-
-
-def readable_trees(
-    heads: torch.Tensor,
-    relations: Optional[torch.Tensor],
-    words: List[List[str]],
-    vocab: Vocabulary,
-    namespace: str,
-) -> Dict[str, List[List[Any]]]:
-    """
-    # Parameters
-
-    heads, relations : `torch.Tensor`
-        `(batch, 1 + words)`.
-    words : `List[List[str]]`
-
-    # Returns
-
-    `Dict[str, List[List[Any]]]`
-        `heads`, and `deprels` where there are relations: for each sentence a list over its words.
-    """
-    lengths = [len(sentence) for sentence in words]
-    trees = {"heads": [row[1 : n + 1] for row, n in zip(heads.tolist(), lengths)]}
-    if relations is not None:
-        trees["deprels"] = [
-            [vocab.get_token_from_index(index, namespace) if index >= 0 else "_" for index in row[1 : n + 1]]
-            for row, n in zip(relations.tolist(), lengths)
-        ]
-    return trees

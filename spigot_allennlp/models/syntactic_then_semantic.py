@@ -8,49 +8,40 @@ from allennlp.models import Model
 from allennlp.modules import Seq2SeqEncoder, TextFieldEmbedder
 from allennlp.nn import InitializerApplicator
 
-from spigot_allennlp.checks import at_least_one, refuse_unknown_keys
+from spigot_allennlp.checks import one_of, refuse_unknown_keys
 from spigot_allennlp.estimators import Estimator
-from spigot_allennlp.functional.labeled_graphs import best_graph
-from spigot_allennlp.functional.trees import arcs_from_heads, heads_from_arcs, legal_arcs
-from spigot_allennlp.metrics import DependencyGraphF1, EstimatorDiagnostics, TreeScores
+from spigot_allennlp.functional.trees import arcs_from_heads
+from spigot_allennlp.metrics import DependencyGraphF1, TreeScores
 from spigot_allennlp.models.kept_archives import KeepsArchives
-from spigot_allennlp.models.syntactic_parser import SyntacticParser, check_tree_pruner, readable_trees
+from spigot_allennlp.models.latent_structure_model import LatentStructureModel
+from spigot_allennlp.models.readable import readable_graphs, readable_trees
+from spigot_allennlp.models.syntactic_parser import ParserState, SyntacticParser, check_tree_pruner
 from spigot_allennlp.models.vocabularies import check_vocabulary
 from spigot_allennlp.modules import (
-    ArcLabeler,
-    ArcPruner,
-    ArcScorer,
-    BiaffineArcScorer,
     ConstantWeight,
-    CrossEntropyGraphLoss,
-    DeterministicRoles,
-    GraphLoss,
+    GraphHead,
     HeadComposer,
     ParserHead,
-    PredicateScorer,
+    Relations,
     TextEncoder,
-    TreeLoss,
     WeightSchedule,
 )
-from spigot_allennlp.modules.arc_pruner import PrunedArcs
-from spigot_allennlp.modules.graph_loss import GraphScores, labeled_arcs
-from spigot_allennlp.modules.relations import RELATIONS_OFFSET, num_relations
 from spigot_allennlp.modules.root import with_root
 from spigot_allennlp.modules.word_dropout import no_word_dropout
-from spigot_allennlp.structures import ArcGraph, LatentStructure
+from spigot_allennlp.structures import LatentStructure, ProjectiveTree
 from spigot_allennlp.structures.latent_structure import check_arcs
 
 _SYNTAX = ("latent", "gold", "none")
 
 
 @Model.register("syntactic_then_semantic")
-class SyntacticThenSemantic(KeepsArchives):
+class SyntacticThenSemantic(KeepsArchives, LatentStructureModel):
     """
     Parses a sentence into a tree, and with the tree into a graph (Peng et al. 2018, section 4.1). The tree is latent:
     what of the graph's loss reaches the syntactic scores, the estimator decides.
 
     Every word's state is conditioned on its head's (`HeadComposer`); arcs and their labels are then scored by biaffine
-    forms. An arc from ROOT marks a top node. An instance's loss is, unless `graph_loss` says otherwise, the
+    forms. An arc from ROOT marks a top node. An instance's loss is, unless `graph_head.loss` says otherwise, the
     cross-entropy of all its possible arcs, each present or not, plus that of the labels of its gold arcs, summed over
     the sentence:
 
@@ -73,28 +64,17 @@ class SyntacticThenSemantic(KeepsArchives):
         syntax and semantics share this model's encoder.
     frozen_parser : `bool`, optional (default = `False`)
         Whether `syntactic_parser` stays as it is, without dropout.
-    arc_scorer : `Lazy[ArcScorer]`, optional (default = biaffine)
-        Scores the tree's arcs where the encoder is shared.
-    syntactic_loss : `TreeLoss`, optional (default = cross-entropy)
-    syntactic_pruner : `ArcPruner`, optional (default = `None`)
-        Of the tree's arcs, with a `syntactic_parser` that was trained before. This key and the one above are for a
-        shared encoder; a `syntactic_parser` brings its own.
+    syntactic_head : `Lazy[ParserHead]`, optional
+        What scores, learns and prunes the tree where the encoder is shared: an object with the keys of `ParserHead`. A
+        `syntactic_parser` brings its own.
     structure : `LatentStructure`, optional (default = `projective_tree`)
     estimator : `Estimator`, optional (default = `spigot`)
     syntactic_loss_weight : `Union[float, WeightSchedule]`, optional (default = `1.0`)
-        Of the supervised syntactic loss; 0 leaves the tree purely latent. Sentences without a gold tree add nothing.
-    graph_arc_scorer : `Lazy[ArcScorer]`, optional (default = biaffine)
-    graph_loss : `GraphLoss`, optional (default = cross-entropy)
-    graph_pruner : `ArcPruner`, optional (default = `None`)
-        Of the graph's arcs, with a model of this type that was trained before by cross-entropy.
-    predicate_dim : `int`, optional (default = `None`)
-        The hidden size of the perceptron that scores predicates, which arcs need then: see `best_graph`. `None`: there
-        are no such scores.
-    deterministic_roles : `Union[str, List[str]]`, optional (default = `None`)
-        The labels of which a predicate has one argument at most, or `"observed"`: those that the training data use so
-        (`DeterministicRoles`). `None`: any word may have any label.
-    label_dim : `int`, optional (default = `64`)
-        Of the graph's labels.
+        Weight of the supervised syntactic loss; 0 leaves the tree purely latent. Sentences without a gold tree add
+        nothing.
+    graph_head : `Lazy[GraphHead]`, optional
+        What scores, learns, prunes and decodes the graph: an object with the keys of `GraphHead`. The model of its
+        pruner is of this type.
     dropout : `float`, optional (default = `0.0`)
     initializer : `InitializerApplicator`, optional
 
@@ -114,81 +94,46 @@ class SyntacticThenSemantic(KeepsArchives):
         syntax: str = "latent",
         syntactic_parser: Optional[Model] = None,
         frozen_parser: bool = False,
-        arc_scorer: Lazy[ArcScorer] = Lazy(BiaffineArcScorer),
+        syntactic_head: Optional[Lazy[ParserHead]] = None,
         structure: LatentStructure = None,
         estimator: Estimator = None,
         syntactic_loss_weight: Union[float, WeightSchedule] = 1.0,
-        graph_arc_scorer: Lazy[ArcScorer] = Lazy(BiaffineArcScorer),
-        syntactic_loss: TreeLoss = None,
-        syntactic_pruner: ArcPruner = None,
-        graph_loss: GraphLoss = None,
-        graph_pruner: ArcPruner = None,
-        predicate_dim: int = None,
-        deterministic_roles: Union[str, List[str]] = None,
-        label_dim: int = 64,
+        graph_head: Lazy[GraphHead] = Lazy(GraphHead),
         dropout: float = 0.0,
         initializer: InitializerApplicator = InitializerApplicator(),
         **kwargs,
     ) -> None:
         refuse_unknown_keys(self, kwargs)
         super().__init__(vocab, **kwargs)
-        if syntax not in _SYNTAX:
-            raise ConfigurationError(f"syntax is '{syntax}'; valid: {', '.join(map(repr, _SYNTAX))}")
-        self.syntax = syntax
-        self.structure = check_arcs(structure or LatentStructure.by_name(LatentStructure.default_implementation)())
-        self.estimator = estimator or Estimator.by_name(Estimator.default_implementation)()
-        self.estimator.check(self.structure)
-
+        self.syntax = one_of("syntax", syntax, _SYNTAX)
+        self._set_latent(check_arcs(structure or ProjectiveTree()), estimator)
         self.text_encoder = TextEncoder(text_field_embedder, encoder, dropout)
         dim = self.text_encoder.get_output_dim()
         self.syntactic_parser = syntactic_parser
         self.frozen_parser = frozen_parser
         self._check_parser()
-        # A tree from elsewhere needs no scores.
-        shared = syntax == "latent" and syntactic_parser is None
-        for key, value in {"syntactic_loss": syntactic_loss, "syntactic_pruner": syntactic_pruner}.items():
-            if value is not None and not shared:
-                raise ConfigurationError(
-                    f"{key} is of no use where no tree is predicted, nor beside a syntactic_parser, whose own keys are "
-                    "'loss' and 'pruner'"
-                )
-        check_tree_pruner(vocab, syntactic_pruner, "syntactic_pruner")
-        self.parser_head = (
-            ParserHead(
-                vocab, dim, arc_scorer, arc_loss=syntactic_loss, structure=self.structure, pruner=syntactic_pruner
+        self.syntactic_head = None
+        if syntax == "latent" and syntactic_parser is None:
+            head = syntactic_head or Lazy(ParserHead)
+            self.syntactic_head = head.construct(vocab=vocab, input_dim=dim, structure=self.structure)
+            check_tree_pruner(vocab, self.syntactic_head.pruner)
+        elif syntactic_head is not None:
+            raise ConfigurationError(
+                "syntactic_head is of no use where no tree is latent, nor beside a syntactic_parser, which has one"
             )
-            if shared
-            else None
-        )
         if frozen_parser:
             self.syntactic_parser.requires_grad_(False)
         if not isinstance(syntactic_loss_weight, WeightSchedule):
             syntactic_loss_weight = ConstantWeight(syntactic_loss_weight)
         self.syntactic_loss_weight = syntactic_loss_weight
-
         self.composer = HeadComposer(dim)
         if syntax == "none":
             # Not in use; distributed training would wait for its gradient.
             self.composer.of_head.requires_grad_(False)
-        self.graph_arc_scorer = graph_arc_scorer.construct(input_dim=dim)
-        self.label_namespace = "arc_relations"
-        self.graph_labeler = ArcLabeler(dim, max(num_relations(vocab, self.label_namespace), 1), label_dim, dropout)
-        self.graph_loss = graph_loss or CrossEntropyGraphLoss()
-        self.predicate_scorer = None
-        if predicate_dim is not None:
-            self.predicate_scorer = PredicateScorer(dim, at_least_one("predicate_dim", predicate_dim))
-        self.deterministic_roles = None
-        if deterministic_roles is not None:
-            self.deterministic_roles = DeterministicRoles(vocab, self.label_namespace, deterministic_roles)
-        # Whether arcs and labels are decoded together.
-        constrained = predicate_dim is not None or deterministic_roles is not None
-        self._joint = self.graph_loss.joint or constrained
-        self.graph_pruner = graph_pruner
+        self.graph_head = graph_head.construct(vocab=vocab, input_dim=dim, dropout=dropout)
         self._check_graph_pruner()
-
         self._graph_f1 = DependencyGraphF1()
         self._tree_scores = TreeScores()
-        self._diagnostics = EstimatorDiagnostics(self.estimator.diagnostics)
         initializer(self)
 
     def _check_parser(self) -> None:
@@ -209,16 +154,16 @@ class SyntacticThenSemantic(KeepsArchives):
         check_vocabulary(self.vocab, parser.vocab, "syntactic_parser")
 
     def _check_graph_pruner(self) -> None:
-        if self.graph_pruner is None:
+        if self.graph_head.pruner is None:
             return
-        model = self.graph_pruner.model
-        if not isinstance(model, SyntacticThenSemantic) or model.graph_loss.joint or model.syntax == "gold":
+        model = self.graph_head.pruner.model
+        if not isinstance(model, SyntacticThenSemantic) or model.graph_head.graph_loss.joint or model.syntax == "gold":
             raise ConfigurationError(
-                f"the model of graph_pruner is a {type(model).__name__} whose arcs have no probabilities of their own; "
-                "valid: 'from_archive' with the archive of a 'syntactic_then_semantic' that was trained with the "
-                "graph_loss 'cross_entropy' and predicts the tree or has none"
+                f"the model of graph_head.pruner is a {type(model).__name__} whose arcs have no probabilities of their "
+                "own; valid: 'from_archive' with the archive of a 'syntactic_then_semantic' that was trained with the "
+                "graph_head.loss 'cross_entropy' and predicts the tree or has none"
             )
-        check_vocabulary(self.vocab, model.vocab, "graph_pruner")
+        check_vocabulary(self.vocab, model.vocab, "graph_head.pruner")
 
     def train(self, mode: bool = True) -> "SyntacticThenSemantic":
         super().train(mode)
@@ -264,43 +209,30 @@ class SyntacticThenSemantic(KeepsArchives):
         words = mask[:, 1:]
         gold_heads = None if head_indices is None else with_root(head_indices, -1, words)
         gold_relations = None if head_tags is None else with_root(head_tags, -1, words)
-        gold_graph = None if arc_tags is None else self._graph_with_root(arc_tags, tops, words)
-        if self.deterministic_roles is not None:
-            self.deterministic_roles.observe(gold_graph)
-        pruned = None
-        if self.graph_pruner is not None and (gold_graph is not None or not self.training):
-            pruned = self.graph_pruner(tokens, ArcGraph(), None if gold_graph is None else gold_graph >= 0)
+        gold_graph = None if arc_tags is None else Relations.gold_graph(arc_tags, tops, words)
+        self.graph_head.observe(gold_graph)
+        heads, relations, syntactic_loss, tree, pruned = None, None, None, None, None
+        if gold_graph is not None or not self.training:
+            pruned = self.graph_head.prune(tokens, gold_graph)
 
         def downstream(tree: Optional[torch.Tensor]) -> Dict[str, torch.Tensor]:
-            return self._downstream(states, mask, tree, gold_graph, pruned)
+            return self.graph_head(self.composer(states, tree), mask, gold_graph, pruned)
 
-        parser_states, relations, syntactic_loss, tree = states, None, None, None
         if self.syntax == "latent":
-            parser_head = self.parser_head
-            if self.syntactic_parser is not None:
-                parser_head = self.syntactic_parser.head
-                intermediate = gold_graph is not None
-                parser_states, _, scores = self.syntactic_parser.score(tokens, word_dropout=not intermediate)
-            else:
-                scores = parser_head(states)
-            scores, loss_scores = parser_head.prune(scores, tokens, gold_heads, self.structure)
+            parser = self._parser_head()
+            parse = self._score_trees(tokens, states, mask, word_dropout=gold_graph is None)
+            scores, loss_scores = parser.prune(parse.scores, tokens, gold_heads)
             if gold_heads is not None:
-                syntactic_loss = parser_head.loss(parser_states, loss_scores, mask, gold_heads, gold_relations)
+                syntactic_loss = parser.loss(parse.states, loss_scores, mask, gold_heads, gold_relations)
             if self.training and gold_graph is None:
                 # A batch of trees alone: nothing follows, and a frozen parser learns nothing from it.
                 return self._output({}, None, metadata, None if self.frozen_parser else syntactic_loss)
-            estimate = self.estimator(scores, mask, self.structure, downstream)
-            tree, outputs, instance_loss = estimate.value, estimate.outputs, estimate.instance_loss
-            self._diagnostics(estimate.diagnostics)
-            if self.training:
-                heads = heads_from_arcs(tree.detach())
-            else:
-                # Of a relaxed tree, the one that has most of its mass; any other is its own argmax.
-                heads = heads_from_arcs(self.structure.argmax(tree, mask))
-                relations = parser_head.relations(parser_states, heads)
+            tree, outputs, instance_loss, _ = self._estimate(scores, mask, downstream)
+            heads = self._decoded_heads(tree, mask)
+            if not self.training:
+                relations = parser.predict_relations(parse.states, heads)
             self._tree_scores(heads, relations, gold_heads, gold_relations)
         else:
-            heads = None
             if self.syntax == "gold":
                 tree = self._gold_tree(gold_heads, words, metadata, states.dtype)
                 heads, relations = gold_heads, gold_relations
@@ -313,10 +245,21 @@ class SyntacticThenSemantic(KeepsArchives):
         if tree is not None:
             output["tree"] = tree
         if not self.training:
-            output["labels"] = self._predicted_labels(outputs)
+            output["labels"] = self.graph_head.predicted_graph(outputs)
             output.update({"heads": heads} if heads is not None else {})
             output.update({"relations": relations} if relations is not None else {})
         return output
+
+    def _parser_head(self) -> ParserHead:
+        """The head of the latent tree: of the shared encoder, or of the parser with an encoder of its own."""
+        return self.syntactic_head if self.syntactic_parser is None else self.syntactic_parser.syntactic_head
+
+    def _score_trees(
+        self, tokens: TextFieldTensors, states: torch.Tensor, mask: torch.Tensor, word_dropout: bool
+    ) -> ParserState:
+        if self.syntactic_parser is not None:
+            return self.syntactic_parser.score(tokens, word_dropout)
+        return ParserState(states, mask, self.syntactic_head(states))
 
     def _output(
         self,
@@ -342,68 +285,12 @@ class SyntacticThenSemantic(KeepsArchives):
             )
         return output
 
-    def _downstream(
-        self,
-        states: torch.Tensor,
-        mask: torch.Tensor,
-        tree: Optional[torch.Tensor],
-        gold_graph: Optional[torch.Tensor],
-        pruned: Optional[PrunedArcs],
-    ) -> Dict[str, torch.Tensor]:
-        """
-        Graph scores, given a tree; with gold graphs `instance_loss`, `(batch,)`.
-        """
-        composed = self.composer(states, tree)
-        scores = self._graph_scores(composed, mask)
-        possible = scores.possible if pruned is None else scores.possible & ~pruned.inference
-        outputs = {"composed": composed, "arc_scores": scores.arcs}
-        if self._joint:
-            # shape: (batch, dependents, heads, labels)
-            labeled = self.graph_loss.labeled_scores(scores._replace(possible=possible)).detach()
-            predicates = None if scores.predicates is None else scores.predicates.detach()
-            labels = best_graph(labeled, predicates, self._roles()).labels
-            outputs["labels"] = torch.where(labels >= 0, labels + RELATIONS_OFFSET, -1)
-            outputs["labels"][:, :, 0].clamp_(max=0)
-            outputs["arcs"] = labels >= 0
-            if self.graph_loss.joint:
-                outputs["arc_scores"] = labeled.max(-1).values.masked_fill(~scores.possible, 0.0)
-        else:
-            outputs["arcs"] = (scores.arcs.detach() > 0) & possible
-        if pruned is not None:
-            outputs["arc_scores"] = outputs["arc_scores"].masked_fill(pruned.inference, -torch.inf)
-        if gold_graph is None:
-            return outputs
-
-        gold_arcs = gold_graph >= 0
-        index = labeled_arcs(gold_arcs)
-        logits = self.graph_labeler(composed, index) if scores.labels is None else scores.labels[index]
-        # Top nodes, the arcs from ROOT, have no label to get wrong.
-        outputs["labels_correct"] = gold_arcs.clone()
-        predicted = outputs["labels"][index] if self._joint else logits.detach().argmax(-1) + RELATIONS_OFFSET
-        outputs["labels_correct"][index] = predicted == gold_graph[index]
-        if pruned is not None:
-            scores = scores._replace(possible=scores.possible & ~pruned.loss)
-        outputs["instance_loss"] = self.graph_loss(scores, gold_graph, logits, self._roles())
-        return outputs
-
-    def _graph_scores(self, composed: torch.Tensor, mask: torch.Tensor) -> GraphScores:
-        legal = legal_arcs(mask)
-        return GraphScores(
-            arcs=self.graph_arc_scorer(composed).masked_fill(~legal, 0.0),
-            possible=legal,
-            labels=self.graph_labeler.all_arcs(composed) if self._joint else None,
-            predicates=None if self.predicate_scorer is None else self.predicate_scorer(composed, mask),
-        )
-
-    def _roles(self) -> Optional[torch.Tensor]:
-        return None if self.deterministic_roles is None else self.deterministic_roles()
-
     def score_arcs(self, tokens: TextFieldTensors) -> Tuple[torch.Tensor, torch.Tensor]:
         """
         The graph's arc scores `(batch, dependents, heads)` and the mask `(batch, 1 + words)`, for an `ArcPruner`.
         """
         composed, mask = self._composed(tokens)
-        return self.graph_arc_scorer(composed), mask
+        return self.graph_head.score(composed, mask).arcs, mask
 
     def score_labeled_arcs(self, tokens: TextFieldTensors) -> Tuple[torch.Tensor, torch.Tensor]:
         """
@@ -412,45 +299,19 @@ class SyntacticThenSemantic(KeepsArchives):
         `(batch, 1 + words)`. An arc is in the predicted graph if its best label scores above 0 (as far as no constraint
         on predicates or roles forbids it).
         """
-        with no_word_dropout(self):
-            composed, mask = self._composed(tokens)
-        scores = self._graph_scores(composed, mask)._replace(labels=self.graph_labeler.all_arcs(composed))
-        if self.graph_pruner is not None:
-            pruned = self.graph_pruner(tokens, ArcGraph(), None)
-            scores = scores._replace(possible=scores.possible & ~pruned.inference)
-        return self.graph_loss.labeled_scores(scores), mask
+        composed, mask = self._composed(tokens)
+        return self.graph_head.labeled_scores(composed, mask, self.graph_head.prune(tokens, None)), mask
 
     def _composed(self, tokens: TextFieldTensors) -> Tuple[torch.Tensor, torch.Tensor]:
         """The words' states, given the tree of prediction, and their mask."""
-        states, mask = self.text_encoder(tokens)
-        tree = None
-        if self.syntax == "latent":
-            head, parser_states = self.parser_head, states
-            if self.syntactic_parser is not None:
-                head, parser_states = self.syntactic_parser.head, self.syntactic_parser.score(tokens).states
-            scores, _ = head.prune(head(parser_states), tokens, None, self.structure)
-            tree = self.estimator.evaluation_value(scores, mask, self.structure)
-        return self.composer(states, tree), mask
-
-    def _predicted_labels(self, outputs: Dict[str, torch.Tensor]) -> torch.Tensor:
-        """`(batch, 1 + words, 1 + words)`: -1 without an arc, 0 for top nodes, else an index of the vocabulary."""
-        if self._joint:
-            labels = outputs["labels"]
-        else:
-            labels = outputs["arcs"].long() - 1
-            index = labeled_arcs(outputs["arcs"])
-            labels[index] = self.graph_labeler(outputs["composed"], index).argmax(-1) + RELATIONS_OFFSET
-        # Where training showed no label at all, that of every arc is unknown.
-        return labels.clamp(max=self.vocab.get_vocab_size(self.label_namespace) - 1)
-
-    def _graph_with_root(self, arc_tags: torch.Tensor, tops: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """
-        `(batch, 1 + words, 1 + words)`: labels of arcs, 0 for the arcs from ROOT to top nodes, -1 elsewhere.
-        """
-        # AdjacencyField makes float tensors.
-        graph = torch.nn.functional.pad(arc_tags.long(), (1, 0, 1, 0), value=-1)
-        graph[:, 1:, 0] = torch.where((tops > 0) & words, 0, -1)
-        return graph
+        with no_word_dropout(self):
+            states, mask = self.text_encoder(tokens)
+            tree = None
+            if self.syntax == "latent":
+                parse = self._score_trees(tokens, states, mask, word_dropout=False)
+                scores, _ = self._parser_head().prune(parse.scores, tokens, None)
+                tree = self.estimator.evaluation_value(scores, mask, self.structure)
+            return self.composer(states, tree), mask
 
     def _gold_tree(
         self,
@@ -472,35 +333,18 @@ class SyntacticThenSemantic(KeepsArchives):
             raise ConfigurationError("a training step predicts no labels; to predict, call model.eval() first")
         words = [entry["words"] for entry in output_dict["metadata"]]
         scores = output_dict["arc_scores"]
-        kind, values = ("score", scores) if self.graph_loss.joint else ("probability", scores.sigmoid())
-        arcs: List[List[Dict[str, Any]]] = [[] for _ in words]
-        tops: List[List[int]] = [[] for _ in words]
-        labels = output_dict["labels"]
-        index = (labels >= 0).nonzero(as_tuple=True)
-        for (sentence, dependent, head), label, value in zip(
-            torch.stack(index, -1).tolist(), labels[index].tolist(), values[index].tolist()
-        ):
-            if head == 0:
-                tops[sentence].append(dependent)
-                continue
-            name = self.vocab.get_token_from_index(label, self.label_namespace)
-            arcs[sentence].append(
-                {
-                    "dependent": dependent,
-                    "head": head,
-                    "label": name,
-                    kind: round(value, 4),
-                }
-            )
+        joint = self.graph_head.graph_loss.joint
+        kind, values = ("score", scores) if joint else ("probability", scores.sigmoid())
+        graphs = readable_graphs(output_dict["labels"], self.graph_head.relations, kind, values)
         readable: Dict[str, Any] = {
             "sentence_id": [entry["sentence_id"] for entry in output_dict["metadata"]],
             "words": words,
-            "tops": tops,
-            "arcs": arcs,
+            "tops": graphs.tops,
+            "arcs": graphs.arcs,
         }
         if "heads" in output_dict:
             heads, relations = output_dict["heads"], output_dict.get("relations")
-            readable.update(readable_trees(heads, relations, words, self.vocab, "head_relations"))
+            readable.update(readable_trees(heads, relations, words, Relations(self.vocab, "head_relations")))
         # The loss is that of a batch: it says nothing about a sentence.
         return readable
 
@@ -514,11 +358,11 @@ class SyntacticThenSemantic(KeepsArchives):
         metrics = {name if name.endswith("_f1") else f"_{name}": value for name, value in graph.items()}
         if self.syntax == "latent":
             metrics.update(self._tree_scores.get_metric(reset))
-            head = self.parser_head if self.syntactic_parser is None else self.syntactic_parser.head
-            if head.pruner is not None:
-                metrics.update(head.pruner.get_metrics(reset, prefix="syntactic_"))
+            pruner = self._parser_head().pruner
+            if pruner is not None:
+                metrics.update(pruner.get_metrics(reset, prefix="syntactic_"))
             if self.training:
                 metrics.update(self._diagnostics.get_metric(reset))
-        if self.graph_pruner is not None:
-            metrics.update(self.graph_pruner.get_metrics(reset))
+        if self.graph_head.pruner is not None:
+            metrics.update(self.graph_head.pruner.get_metrics(reset))
         return metrics

@@ -10,12 +10,14 @@ from spigot_allennlp.modules.deterministic_roles import DeterministicRoles
 from spigot_allennlp.modules.distinct_words import DistinctWordsCharacterEncoder
 from spigot_allennlp.modules.embedding_dropout import EmbeddingDropout
 from spigot_allennlp.modules.graph_composer import GraphComposer
+from spigot_allennlp.modules.graph_head import GraphHead
 from spigot_allennlp.modules.graph_loss import CrossEntropyGraphLoss, GraphLoss, HingeGraphLoss
 from spigot_allennlp.modules.head_composer import HeadComposer
 from spigot_allennlp.modules.mlp_arc_scorer import MlpArcScorer
 from spigot_allennlp.modules.padded_lstm import PaddedLstm
 from spigot_allennlp.modules.parser_head import ParserHead
 from spigot_allennlp.modules.predicate_scorer import PredicateScorer
+from spigot_allennlp.modules.relations import Relations
 from spigot_allennlp.modules.root import RootSentinel
 from spigot_allennlp.modules.text_encoder import TextEncoder
 from spigot_allennlp.modules.tree_loss import (
@@ -45,6 +47,7 @@ __all__ = [
     "EmbeddingDropout",
     "FenchelYoungTreeLoss",
     "GraphComposer",
+    "GraphHead",
     "GraphLoss",
     "HeadComposer",
     "HingeGraphLoss",
@@ -55,6 +58,7 @@ __all__ = [
     "ParserHead",
     "PerturbedTreeLoss",
     "PredicateScorer",
+    "Relations",
     "RootSentinel",
     "SparseMapTreeLoss",
     "TextEncoder",

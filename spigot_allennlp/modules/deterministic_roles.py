@@ -4,10 +4,9 @@ import torch
 import torch.distributed as dist
 from allennlp.common.checks import ConfigurationError
 from allennlp.common.util import is_distributed
-from allennlp.data import Vocabulary
 
 from spigot_allennlp.modules.graph_loss import labeled_arcs
-from spigot_allennlp.modules.relations import RELATIONS_OFFSET, num_relations
+from spigot_allennlp.modules.relations import Relations
 
 
 class DeterministicRoles(torch.nn.Module):
@@ -17,8 +16,8 @@ class DeterministicRoles(torch.nn.Module):
 
     # Parameters
 
-    vocab : `Vocabulary`
-    label_namespace : `str`
+    relations : `Relations`
+        The labels of the graph.
     roles : `Union[str, List[str]]`
         Their labels, or `"observed"`: those that occur in the training data, and never twice at one predicate. Each
         training batch is looked at before it is learned from, so that after the first epoch all data have been.
@@ -28,17 +27,16 @@ class DeterministicRoles(torch.nn.Module):
     `ConfigurationError` for a label that the vocabulary does not have, and for another string.
     """
 
-    def __init__(self, vocab: Vocabulary, label_namespace: str, roles: Union[str, List[str]]) -> None:
+    def __init__(self, relations: Relations, roles: Union[str, List[str]]) -> None:
         super().__init__()
         self.observed = roles == "observed"
         if isinstance(roles, str) and not self.observed:
             raise ConfigurationError(f"deterministic_roles is '{roles}'; valid: 'observed', or a list of labels")
-        num_labels = max(num_relations(vocab, label_namespace), 1)
+        num_labels = max(relations.num_labels, 1)
         # Rows: whether a label occurred, and whether it did so twice at one predicate.
         self.register_buffer("occurrences", torch.zeros(2, num_labels, dtype=torch.bool))
         self.occurrences: torch.Tensor
-        labels = vocab.get_token_to_index_vocabulary(label_namespace)
-        labels = {label: index - RELATIONS_OFFSET for label, index in labels.items() if index >= RELATIONS_OFFSET}
+        labels = relations.labels_by_name()
         for role in [] if self.observed else roles:
             if role not in labels:
                 raise ConfigurationError(
@@ -69,8 +67,8 @@ class DeterministicRoles(torch.nn.Module):
         if gold is not None:
             num_labels = seen.size(1)
             index = labeled_arcs(gold >= 0)
-            label = gold[index] - RELATIONS_OFFSET
-            known = (label >= 0) & (label < num_labels)
+            label = Relations.labels(gold[index], num_labels)
+            known = label >= 0
             predicate = index[0] * gold.size(2) + index[2]
             used, counts = (predicate * num_labels + label)[known].unique(return_counts=True)
             seen[0, used % num_labels] = True

@@ -5,7 +5,7 @@ from allennlp.common import Registrable
 
 from spigot_allennlp.functional.labeled_graphs import best_graph
 from spigot_allennlp.modules.costs import Costs
-from spigot_allennlp.modules.relations import RELATIONS_OFFSET, relation_loss
+from spigot_allennlp.modules.relations import Relations
 
 
 class GraphScores(NamedTuple):
@@ -28,6 +28,10 @@ class GraphScores(NamedTuple):
     possible: torch.Tensor
     labels: Optional[torch.Tensor] = None
     predicates: Optional[torch.Tensor] = None
+
+    def without(self, arcs: torch.Tensor) -> "GraphScores":
+        """The same, with `arcs`, boolean `(batch, dependents, heads)`, impossible."""
+        return self._replace(possible=self.possible & ~arcs)
 
 
 class GraphLoss(Registrable):
@@ -70,8 +74,8 @@ class GraphLoss(Registrable):
         scores : `GraphScores`
             In which gold arcs are possible.
         gold : `torch.Tensor`
-            `(batch, dependents, heads)`: the label of each arc as an index of the vocabulary (`relations`), 0 for arcs
-            from ROOT, -1 where there is none. What label an arc has whose gold label is unknown does not count.
+            `(batch, dependents, heads)`, a graph of indices (see `Relations`). What label an arc has whose gold label
+            is unknown does not count.
         gold_logits : `torch.Tensor`
             `(arcs, labels)`: the scores of the labels of the arcs in `labeled_arcs(gold >= 0)`.
         deterministic : `torch.Tensor`, optional
@@ -110,7 +114,7 @@ class CrossEntropyGraphLoss(GraphLoss):
             of_words = _binary_cross_entropy(scores.predicates, arcs.any(1))[:, 1:]
             losses = losses + of_words.masked_fill(~words, 0.0).sum(-1)
         index = labeled_arcs(arcs)
-        return losses + relation_loss(gold_logits, gold[index], index[0], len(gold))
+        return losses + Relations.loss(gold_logits, gold[index], index[0], len(gold))
 
 
 @GraphLoss.register("hinge")
@@ -153,8 +157,8 @@ class HingeGraphLoss(GraphLoss):
     ) -> torch.Tensor:
         labeled = self.labeled_scores(scores)
         # The first label is that of the arcs from ROOT, too.
-        label = (gold - RELATIONS_OFFSET).masked_fill(gold == 0, 0)
-        unknown = (gold > 0) & ((label < 0) | (label >= labeled.size(-1)))
+        label = Relations.labels(gold, labeled.size(-1)).masked_fill(gold == 0, 0)
+        unknown = (gold > 0) & (label < 0)
         label = torch.where(unknown, labeled.detach().argmax(-1), label)
         labels = torch.arange(labeled.size(-1), device=labeled.device)
         gold_parts = label.unsqueeze(-1) == labels

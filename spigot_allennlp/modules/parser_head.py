@@ -1,38 +1,44 @@
 from typing import Optional, Tuple
 
 import torch
-from allennlp.common import Lazy
+from allennlp.common import FromParams, Lazy
 from allennlp.data import TextFieldTensors, Vocabulary
 
 from spigot_allennlp.functional.trees import arcs_from_heads
 from spigot_allennlp.modules.arc_labeler import ArcLabeler
 from spigot_allennlp.modules.arc_pruner import ArcPruner
 from spigot_allennlp.modules.arc_scorer import ArcScorer, BiaffineArcScorer
-from spigot_allennlp.modules.relations import RELATIONS_OFFSET, num_relations, relation_loss
+from spigot_allennlp.modules.relations import Relations
 from spigot_allennlp.modules.tree_loss import CrossEntropyTreeLoss, TreeLoss
 from spigot_allennlp.structures import LatentStructure, ProjectiveTree
 
 
-class ParserHead(torch.nn.Module):
+class ParserHead(torch.nn.Module, FromParams):
     """
     What makes a dependency parser of an encoder: arc scores, relations, and their supervised loss.
 
     # Parameters
 
     vocab : `Vocabulary`
+        The vocabulary with the relations.
     input_dim : `int`
-        The encoder's output size.
+        Size of the states.
     arc_scorer : `Lazy[ArcScorer]`, optional (default = biaffine)
-    label_namespace : `str`, optional (default = `"head_relations"`)
-    label_dim : `int`, optional (default = `64`)
-    arc_loss : `TreeLoss`, optional (default = cross-entropy)
-    structure : `LatentStructure`, optional (default = `projective_tree`)
-        What is parsed; `arc_loss` may ask for it.
+        Scorer of the arcs.
+    loss : `TreeLoss`, optional (default = cross-entropy)
+        Supervised loss of the arcs. That of their relations is the cross-entropy.
     pruner : `ArcPruner`, optional (default = `None`)
+        Pruner of arcs; its model is a `syntactic_parser` that was trained before.
+    label_dim : `int`, optional (default = `64`)
+        Size of the two ends of an arc where its relation is scored.
+    label_namespace : `str`, optional (default = `"head_relations"`)
+        Namespace of the relations.
+    structure : `LatentStructure`, optional (default = `projective_tree`)
+        The structure that is parsed. In a model's config the model has this key.
 
     # Errors
 
-    `ConfigurationError` if `arc_loss` needs an operation that `structure` lacks.
+    `ConfigurationError` if `loss` needs an operation that `structure` lacks.
     """
 
     def __init__(
@@ -40,20 +46,20 @@ class ParserHead(torch.nn.Module):
         vocab: Vocabulary,
         input_dim: int,
         arc_scorer: Lazy[ArcScorer] = Lazy(BiaffineArcScorer),
-        label_namespace: str = "head_relations",
-        label_dim: int = 64,
-        arc_loss: TreeLoss = None,
-        structure: LatentStructure = None,
+        loss: TreeLoss = None,
         pruner: ArcPruner = None,
+        label_dim: int = 64,
+        label_namespace: str = "head_relations",
+        structure: LatentStructure = None,
     ) -> None:
         super().__init__()
-        self.arc_loss = arc_loss or CrossEntropyTreeLoss()
+        self.arc_loss = loss or CrossEntropyTreeLoss()
         self.structure = structure or ProjectiveTree()
         self.arc_loss.check(self.structure)
         self.pruner = pruner
-        self.label_namespace = label_namespace
+        self.relations = Relations(vocab, label_namespace)
         self.arc_scorer = arc_scorer.construct(input_dim=input_dim)
-        num_labels = num_relations(vocab, label_namespace)
+        num_labels = self.relations.num_labels
         self.labeler = ArcLabeler(input_dim, num_labels, label_dim) if num_labels else None
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
@@ -67,7 +73,6 @@ class ParserHead(torch.nn.Module):
         scores: torch.Tensor,
         tokens: TextFieldTensors,
         gold_heads: Optional[torch.Tensor],
-        structure: LatentStructure,
     ) -> Tuple[torch.Tensor, torch.Tensor]:
         """
         # Parameters
@@ -77,8 +82,6 @@ class ParserHead(torch.nn.Module):
         tokens : `TextFieldTensors`
         gold_heads : `torch.Tensor`, optional
             `(batch, tokens)`.
-        structure : `LatentStructure`
-            What is decoded.
 
         # Returns
 
@@ -88,10 +91,10 @@ class ParserHead(torch.nn.Module):
         if self.pruner is None:
             return scores, scores
         gold = None if gold_heads is None else arcs_from_heads(gold_heads) > 0
-        pruned = self.pruner(tokens, structure, gold)
+        pruned = self.pruner(tokens, self.structure, gold)
         return scores.masked_fill(pruned.inference, -torch.inf), scores.masked_fill(pruned.loss, -torch.inf)
 
-    def relations(self, states: torch.Tensor, heads: torch.Tensor) -> Optional[torch.Tensor]:
+    def predict_relations(self, states: torch.Tensor, heads: torch.Tensor) -> Optional[torch.Tensor]:
         """
         # Parameters
 
@@ -111,7 +114,7 @@ class ParserHead(torch.nn.Module):
         batch, dependents = (heads >= 0).nonzero(as_tuple=True)
         logits = self.labeler(states, (batch, dependents, heads[batch, dependents]))
         relations = torch.full_like(heads, -1)
-        relations[batch, dependents] = logits.argmax(-1) + RELATIONS_OFFSET
+        relations[batch, dependents] = Relations.indices(logits.argmax(-1))
         return relations
 
     def loss(
@@ -142,4 +145,4 @@ class ParserHead(torch.nn.Module):
             return loss
         batch, dependents = (gold_heads >= 0).nonzero(as_tuple=True)
         logits = self.labeler(states, (batch, dependents, gold_heads[batch, dependents]))
-        return loss + relation_loss(logits, gold_relations[batch, dependents], batch, len(scores))
+        return loss + Relations.loss(logits, gold_relations[batch, dependents], batch, len(scores))

@@ -22,7 +22,7 @@ LEARNING_RATE = 0.01
 TINY = {
     "model.text_field_embedder.token_embedders.tokens.embedding_dim": 4,
     "model.encoder": {"type": "lstm", "input_size": 20, "hidden_size": 6, "bidirectional": True},
-    "model.label_dim": 4,
+    "model.graph_head.label_dim": 4,
     "trainer.num_epochs": NUM_EPOCHS,
     "trainer.optimizer.lr": LEARNING_RATE,
 }

@@ -47,7 +47,7 @@ def trained(config: Path, tmp_path_factory) -> Path:
 def test_diff(trained, tmp_path):
     output = run(tmp_path, "diff", trained / "model_state_e1_b0.th", trained / "model_state_e2_b0.th")
     changed = [line for line in output.splitlines() if "!" in line]
-    assert any("graph_labeler" in line for line in changed) and any("text_encoder" in line for line in changed)
+    assert any("graph_head.labeler" in line for line in changed) and any("text_encoder" in line for line in changed)
     assert " estimator" not in output
 
 

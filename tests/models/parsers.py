@@ -40,13 +40,13 @@ def build(corpus: Path, vocab: Optional[Vocabulary] = None, **keys: Any) -> Pars
     return Parser(model.eval(), instances)
 
 
-def parser_keys(**keys: Any) -> Dict[str, Any]:
-    """A `syntactic_parser` as a part of a model's config."""
+def parser_keys(head: Optional[Dict[str, Any]] = None, **keys: Any) -> Dict[str, Any]:
+    """A `syntactic_parser` as a part of a model's config; `head` are keys of its `syntactic_head`."""
     return {
         "type": "syntactic_parser",
         "text_field_embedder": {"token_embedders": {"tokens": {"type": "embedding", "embedding_dim": 6}}},
         "encoder": {"type": "lstm", "input_size": 6, "hidden_size": 5, "bidirectional": True},
-        "label_dim": 4,
+        "syntactic_head": {"label_dim": 4, **(head or {})},
         **keys,
     }
 

@@ -11,7 +11,10 @@ from tests.models.parsers import parser_keys
 from tests.training.small import configuration, write_corpus
 
 # The supervised loss knows only the differences of a word's scores, and most surrogates sum to 0 over them.
-WITHOUT_GRADIENT = {"parser_head.arc_scorer.attention._bias", "syntactic_parser.head.arc_scorer.attention._bias"}
+WITHOUT_GRADIENT = {
+    "syntactic_head.arc_scorer.attention._bias",
+    "syntactic_parser.syntactic_head.arc_scorer.attention._bias",
+}
 
 ESTIMATORS = [
     name for name in Estimator.list_available() if Estimator.by_name(name).__module__.startswith("spigot_allennlp.")
@@ -69,6 +72,8 @@ class TestSyntacticThenSemantic(ModelTestCase):
     def test_syntactic_parser(self):
         path = self.TEST_DIR / "config.json"
         path.write_text(json.dumps({**configuration(self.corpus), "model": parser_keys(dropout=0.2)}))
-        self.ensure_model_can_train_save_and_load(path, gradients_to_ignore={"head.arc_scorer.attention._bias"})
+        self.ensure_model_can_train_save_and_load(
+            path, gradients_to_ignore={"syntactic_head.arc_scorer.attention._bias"}
+        )
         self.set_up_model(path, self.corpus, seed=3)
         self.ensure_batch_predictions_are_consistent()

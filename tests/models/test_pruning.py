@@ -33,7 +33,7 @@ def archives(corpus: Path, tmp_path_factory) -> Dict[str, Path]:
         ("trees", parser_keys()),
         ("graphs", configuration(corpus)["model"]),
         ("graphs without syntax", configuration(corpus, syntax="none")["model"]),
-        ("hinge", configuration(corpus, graph_loss="hinge")["model"]),
+        ("hinge", configuration(corpus, graph_head={"loss": "hinge"})["model"]),
     ):
         directory = tmp_path_factory.mktemp("pruner")
         train_model(Params({**configuration(corpus, trainer=trainer), "model": model}), str(directory), force=True)
@@ -59,7 +59,7 @@ def kept_by(archive: Path, parser, threshold: float, of_tree: bool) -> torch.Ten
 @pytest.mark.parametrize("shared", [True, False])
 def test_trees(archives, corpus, threshold, shared):
     keys = pruner(archives["trees"], threshold)
-    keys = {"syntactic_pruner": keys} if shared else {"syntactic_parser": parser_keys(pruner=keys)}
+    keys = {"syntactic_head": {"pruner": keys}} if shared else {"syntactic_parser": parser_keys({"pruner": keys})}
     parser = build(corpus, **keys)
     kept = kept_by(archives["trees"], parser, threshold, of_tree=True)
     output = parser.forward()
@@ -81,11 +81,9 @@ def test_trees(archives, corpus, threshold, shared):
         assert metrics["_syntactic_pruning_recall"] < 1.0
     # In training, gold arcs are not, and everything stays finite.
     parser.model.train()
-    head = parser.model.parser_head if shared else parser.model.syntactic_parser.head
+    head = parser.model.syntactic_head if shared else parser.model.syntactic_parser.syntactic_head
     scores = torch.zeros(kept.shape)
-    pruned, _ = head.prune(
-        scores, parser.batch()["tokens"], torch.where(gold.any(-1), gold.int().argmax(-1), -1), parser.model.structure
-    )
+    pruned, _ = head.prune(scores, parser.batch()["tokens"], torch.where(gold.any(-1), gold.int().argmax(-1), -1))
     assert torch.equal(pruned.isneginf(), legal_arcs_of(parser) & ~kept & ~gold)
     parser.forward()["loss"].backward()
     for name, parameter in parser.model.named_parameters():
@@ -98,7 +96,7 @@ def legal_arcs_of(parser) -> torch.Tensor:
 
 @pytest.mark.parametrize("estimator", ["spigot", "marginals", "spigot_ce", "perturb_and_map"])
 def test_estimators(archives, corpus, estimator):
-    parser = build(corpus, syntactic_pruner=pruner(archives["trees"]), estimator=estimator)
+    parser = build(corpus, syntactic_head={"pruner": pruner(archives["trees"])}, estimator=estimator)
     parser.model.train()
     parser.forward()["loss"].backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in parser.model.parameters())
@@ -107,12 +105,12 @@ def test_estimators(archives, corpus, estimator):
 @pytest.mark.parametrize("loss", ["cross_entropy", "hinge"])
 @pytest.mark.parametrize("name", ["graphs", "graphs without syntax"])
 def test_graphs(archives, corpus, loss, name):
-    parser = build(corpus, graph_pruner=pruner(archives[name], 0.2), graph_loss=loss)
+    parser = build(corpus, graph_head={"pruner": pruner(archives[name], 0.2), "loss": loss})
     kept = kept_by(archives[name], parser, 0.2, of_tree=False)
     legal = legal_arcs_of(parser)
     assert 0 < kept.sum() < legal.sum()
     # However much the model likes them.
-    parser.model.graph_arc_scorer.attention._bias.data += 1000.0
+    parser.model.graph_head.arc_scorer.attention._bias.data += 1000.0
     output = parser.forward()
     assert torch.equal(output["labels"] >= 0, kept)
     assert output["loss"].isfinite() and (output["arc_scores"][legal & ~kept] == -torch.inf).all()
@@ -129,9 +127,13 @@ def test_graphs(archives, corpus, loss, name):
 
 
 def test_the_pruner_stays_as_it_is(archives, corpus):
-    parser = build(corpus, syntactic_pruner=pruner(archives["trees"]), graph_pruner=pruner(archives["graphs"]))
+    parser = build(
+        corpus,
+        syntactic_head={"pruner": pruner(archives["trees"])},
+        graph_head={"pruner": pruner(archives["graphs"])},
+    )
     model = parser.model.train()
-    for part in (model.graph_pruner, model.parser_head.pruner):
+    for part in (model.graph_head.pruner, model.syntactic_head.pruner):
         assert not any(module.training for module in part.model.modules())
         assert not any(parameter.requires_grad for parameter in part.parameters())
     before = {name: value.clone() for name, value in model.state_dict().items() if "pruner" in name}
@@ -142,7 +144,7 @@ def test_the_pruner_stays_as_it_is(archives, corpus):
 
 
 def test_syntactic_parser(archives, corpus, tmp_path):
-    model = parser_keys(pruner=pruner(archives["trees"]), loss="hinge")
+    model = parser_keys({"pruner": pruner(archives["trees"]), "loss": "hinge"})
     config = {**configuration(corpus, trainer={"num_epochs": 1}), "model": model}
     train_model(Params(config), str(tmp_path))
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -154,11 +156,11 @@ def test_syntactic_parser(archives, corpus, tmp_path):
 @pytest.mark.parametrize("alone", [True, False])
 def test_an_archive_without_that_of_the_pruner(archives, corpus, alone, tmp_path):
     original = shutil.copyfile(archives["trees"], tmp_path / "original.tar.gz")
-    model = parser_keys(pruner=pruner(original))
+    model = parser_keys({"pruner": pruner(original)})
     config = configuration(corpus, syntactic_parser=copy.deepcopy(model), trainer={"num_epochs": 1})
-    name = "syntactic_parser.pruner.model.tar.gz"
+    name = "syntactic_parser.syntactic_head.pruner.model.tar.gz"
     if alone:
-        config["model"], name = model, "pruner.model.tar.gz"
+        config["model"], name = model, "syntactic_head.pruner.model.tar.gz"
     trained = train_model(Params({**config, "include_in_archive": [name]}), str(tmp_path / "run"))
     # One copy, under the name that the whole model's config gives it.
     assert {path.name for path in (tmp_path / "run").glob("*.tar.gz")} == {"model.tar.gz", name}
@@ -174,28 +176,32 @@ def test_an_archive_without_that_of_the_pruner(archives, corpus, alone, tmp_path
     "key, name, message",
     [
         (
-            "syntactic_pruner",
+            "syntactic_head",
             "graphs",
-            "the model of syntactic_pruner is a SyntacticThenSemantic; valid: 'from_archive'",
+            "the model of syntactic_head.pruner is a SyntacticThenSemantic; valid: 'from_archive'",
         ),
-        ("graph_pruner", "trees", "the model of graph_pruner is a SyntacticParser whose arcs have no probabilities"),
-        ("graph_pruner", "hinge", "trained with the graph_loss 'cross_entropy'"),
+        (
+            "graph_head",
+            "trees",
+            "the model of graph_head.pruner is a SyntacticParser whose arcs have no probabilities",
+        ),
+        ("graph_head", "hinge", "trained with the graph_head.loss 'cross_entropy'"),
     ],
 )
 def test_other_models(archives, corpus, key, name, message):
     with pytest.raises(ConfigurationError) as error:
-        build(corpus, **{key: pruner(archives[name])})
+        build(corpus, **{key: {"pruner": pruner(archives[name])}})
     assert message in str(error.value)
 
 
 def test_thresholds(archives, corpus):
     with pytest.raises(ConfigurationError, match="threshold is 1.5; valid: a probability below 1"):
-        build(corpus, graph_pruner=pruner(archives["graphs"], 1.5))
+        build(corpus, graph_head={"pruner": pruner(archives["graphs"], 1.5)})
 
 
-@pytest.mark.parametrize("key, name", [("syntactic_pruner", "trees"), ("graph_pruner", "graphs")])
+@pytest.mark.parametrize("key, name", [("syntactic_head", "trees"), ("graph_head", "graphs")])
 def test_another_vocabulary(archives, corpus, key, name):
     words = Vocabulary.from_instances(reversed(read(corpus)))
     words._index_to_token["tokens"][2], words._index_to_token["tokens"][3] = "unheard", "of"
-    with pytest.raises(ConfigurationError, match=f"that of {key} has"):
-        build(corpus, vocab=words, **{key: pruner(archives[name])})
+    with pytest.raises(ConfigurationError, match=f"that of {key}.pruner has"):
+        build(corpus, vocab=words, **{key: {"pruner": pruner(archives[name])}})

@@ -30,7 +30,7 @@ def corpus(tmp_path_factory) -> Path:
         ({"estimator": {"type": "spigot", "step": 0.5}}, "Extra parameters passed to Spigot: {'step': 0.5}"),
         ({"structure": "tree"}, "tree not in acceptable choices"),
         ({"structure": {"type": "projective_tree", "projection": "fast"}}, "projection is 'fast'; valid: 'exact'"),
-        ({"arc_scorer": {"dim": 3}}, "Extra parameters passed to BiaffineArcScorer: {'dim': 3}"),
+        ({"syntactic_head": {"arc_scorer": {"dim": 3}}}, "Extra parameters passed to BiaffineArcScorer: {'dim': 3}"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
@@ -59,11 +59,11 @@ def test_an_unknown_key_of_the_parser(corpus):
     message = str(error.value)
     assert "SyntacticParser has no key 'frozen'; valid: " in message
     # Its own keys and those of AllenNLP's models.
-    assert "label_dim" in message and "regularizer" in message
+    assert "syntactic_head" in message and "regularizer" in message
 
 
 def test_keys_of_all_models_are_passed_on(corpus):
-    params = Params(parser_keys(regularizer={"regexes": [["head.*", {"type": "l2", "alpha": 1.0}]]}))
+    params = Params(parser_keys(regularizer={"regexes": [["syntactic_head.*", {"type": "l2", "alpha": 1.0}]]}))
     model = Model.from_params(params, vocab=Vocabulary.from_instances(read(corpus)))
     assert model.get_regularization_penalty() > 0
 

@@ -101,7 +101,7 @@ class TestOutput:
         # So that about half of the arcs are there.
         output = parser.forward()
         legal = output["arc_scores"] != 0
-        bias = parser.model.graph_arc_scorer.attention._bias
+        bias = parser.model.graph_head.arc_scorer.attention._bias
         bias.data -= output["arc_scores"][legal].median()
         output = parser.forward()
         sentences = parser.model.make_output_human_readable(output)
@@ -137,7 +137,7 @@ class TestOutput:
     def test_a_relaxed_tree_is_read_as_a_tree(self, corpus):
         """Each word's most likely head would be a cycle in some sentences."""
         parser = build(corpus, estimator={"type": "marginals", "relaxed_evaluation": True})
-        weight = parser.model.parser_head.arc_scorer.attention._weight_matrix
+        weight = parser.model.syntactic_head.arc_scorer.attention._weight_matrix
         cyclic = 0
         for seed in range(5):
             torch.manual_seed(seed)
@@ -175,7 +175,7 @@ class TestLoss:
         output = model(**batch)
         states, mask = model.text_encoder(batch["tokens"])
         composed = model.composer(states, output["tree"])
-        scores = model.graph_arc_scorer(composed)
+        scores = model.graph_head.arc_scorer(composed)
         losses = []
         for b, instance in enumerate(parser.instances):
             graph = instance["metadata"]["graph"]
@@ -190,12 +190,12 @@ class TestLoss:
                     if h > 0 and (d, h) in gold:
                         index = tuple(torch.tensor([x]) for x in (b, d, h))
                         label = model.vocab.get_token_index(gold[d, h], "arc_relations") - 2
-                        loss = loss - model.graph_labeler(composed, index)[0].log_softmax(-1)[label]
+                        loss = loss - model.graph_head.labeler(composed, index)[0].log_softmax(-1)[label]
             losses.append(loss)
-        parser_scores = model.parser_head(states)
+        parser_scores = model.syntactic_head(states)
         heads, relations = (torch.nn.functional.pad(batch[name], (1, 0)) for name in ("head_indices", "head_tags"))
         heads = torch.where(mask & (torch.arange(mask.size(1)) > 0), heads, -1)
-        syntactic = model.parser_head.loss(states, parser_scores, mask, heads, relations)
+        syntactic = model.syntactic_head.loss(states, parser_scores, mask, heads, relations)
         expected = torch.stack(losses).mean() + 0.3 * syntactic.mean()
         torch.testing.assert_close(output["loss"], expected, rtol=1e-5, atol=1e-5)
 
@@ -207,7 +207,7 @@ class TestLoss:
         together = gradients(parser, parser.instances)
         scaled = gradients(parser, parser.instances, scale=65536.0)
         alone = [gradients(parser, [instance]) for instance in parser.instances]
-        names = [name for name in together if name.startswith("parser_head.arc_scorer.") and "_bias" not in name]
+        names = [name for name in together if name.startswith("syntactic_head.arc_scorer.") and "_bias" not in name]
         assert len(names) >= 5
         for name in names:
             mean = sum(each.get(name, torch.zeros_like(together[name])) for each in alone) / len(alone)
@@ -257,7 +257,7 @@ class TestMetrics:
         parser = build(corpus)
         output = parser.forward()
         legal = output["arc_scores"] != 0
-        parser.model.graph_arc_scorer.attention._bias.data -= output["arc_scores"][legal].median()
+        parser.model.graph_head.arc_scorer.attention._bias.data -= output["arc_scores"][legal].median()
         parser.model.get_metrics(reset=True)
         sentences = parser.model.make_output_human_readable(parser.forward())
         metrics = parser.model.get_metrics(reset=True)
@@ -281,7 +281,10 @@ class TestMetrics:
 
 
 class TestWhatFlowsIntoSyntax:
-    SYNTAX = {"shared": ({}, "parser_head.arc_scorer"), "separate": ({"syntactic_parser": parser_keys()}, "syntactic_")}
+    SYNTAX = {
+        "shared": ({}, "syntactic_head.arc_scorer"),
+        "separate": ({"syntactic_parser": parser_keys()}, "syntactic_parser."),
+    }
 
     @pytest.mark.parametrize("where", SYNTAX)
     def test_spigot_alone_moves_the_parser(self, corpus, where):
@@ -300,7 +303,7 @@ class TestWhatFlowsIntoSyntax:
         parser = build(corpus, estimator="pipeline", syntactic_loss_weight=0.0, **keys)
         found = gradients(parser, parser.instances)
         assert not any(name.startswith(prefix) for name in found)
-        assert any(name.startswith("graph_arc_scorer") for name in found)
+        assert any(name.startswith("graph_head.arc_scorer") for name in found)
 
     def test_a_pipeline_without_weight_stays_where_it_is(self, corpus, tmp_path):
         config = configuration(corpus, estimator="pipeline", syntactic_loss_weight=0.0)
@@ -310,17 +313,19 @@ class TestWhatFlowsIntoSyntax:
             "regexes": [[".*", {"type": "pretrained", "weights_file_path": str(tmp_path / "before.th")}]]
         }
         after = train(config, tmp_path / "run").state_dict()
-        head = {name: value for name, value in before.state_dict().items() if name.startswith("parser_head.")}
+        head = {name: value for name, value in before.state_dict().items() if name.startswith("syntactic_head.")}
         assert head and all(torch.equal(after[name], value) for name, value in head.items())
         assert not torch.equal(after["composer.of_head.weight"], before.composer.of_head.weight)
 
     def test_the_supervised_loss_trains_the_parser_of_a_pipeline(self, corpus):
         parser = build(corpus, estimator="pipeline")
         found = gradients(parser, parser.instances)
-        assert {"parser_head.labeler.bilinear.weight", "parser_head.arc_scorer.attention._weight_matrix"} <= set(found)
+        assert {"syntactic_head.labeler.bilinear.weight", "syntactic_head.arc_scorer.attention._weight_matrix"} <= set(
+            found
+        )
 
     def test_the_weight_scales_the_supervised_gradient(self, corpus):
-        name = "parser_head.arc_scorer.attention._weight_matrix"
+        name = "syntactic_head.arc_scorer.attention._weight_matrix"
         one, three = (
             gradients(parser, parser.instances)[name]
             for parser in (build(corpus, estimator="pipeline", syntactic_loss_weight=w) for w in (1.0, 3.0))
@@ -340,7 +345,7 @@ class TestWeightSchedule:
 
     def test_from_supervised_to_purely_latent(self, corpus):
         parser = build(corpus, syntactic_loss_weight=self.SCHEDULE, estimator="pipeline")
-        labeler = "parser_head.labeler.bilinear.weight"
+        labeler = "syntactic_head.labeler.bilinear.weight"
         norms = [gradients(parser, parser.instances).get(labeler, torch.zeros(())).norm() for _ in range(6)]
         torch.testing.assert_close(torch.stack(norms) / norms[0], torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0, 0.0]))
 
@@ -358,15 +363,15 @@ class TestTwoCorpora:
     def test_trees_train_syntax_only(self, corpus, trees_only):
         parser = build(corpus)
         found = gradients(parser, read(trees_only))
-        assert any(name.startswith("parser_head.arc_scorer") for name in found)
-        assert not any(name.startswith(("graph_", "composer")) for name in found)
+        assert any(name.startswith("syntactic_head.arc_scorer") for name in found)
+        assert not any(name.startswith(("graph_head", "composer")) for name in found)
 
     def test_graphs_train_both(self, corpus, graphs_only):
         parser = build(corpus)
         found = gradients(parser, read(graphs_only))
-        assert any(name.startswith("graph_arc_scorer") for name in found)
-        assert any(name.startswith("parser_head.arc_scorer") for name in found)
-        assert not any(name.startswith("parser_head.labeler") for name in found)
+        assert any(name.startswith("graph_head.arc_scorer") for name in found)
+        assert any(name.startswith("syntactic_head.arc_scorer") for name in found)
+        assert not any(name.startswith("syntactic_head.labeler") for name in found)
 
     def test_evaluation_of_either(self, corpus, trees_only, graphs_only):
         parser = build(corpus)
@@ -392,7 +397,7 @@ class TestTwoCorpora:
         model = train(configuration(path), tmp_path)
         # Also where training showed no label of a graph: whatever is predicted has a name.
         parser = Parser(model.eval(), read(path))
-        model.graph_arc_scorer.attention._bias.data += 100.0
+        model.graph_head.arc_scorer.attention._bias.data += 100.0
         (arc,) = (arc for arc in model.forward_on_instance(parser.instances[0])["arcs"] if arc["head"] == 2)
         assert arc["label"] in (("@@UNKNOWN@@",) if data == "trees" else ("dep", "obj", "next"))
 
@@ -428,7 +433,7 @@ class TestOneWord:
         parser = build(write_conllu_file(tmp_path / "one.conllu", words), structure=structure)
         found = gradients(parser, parser.instances)
         assert all(value.isfinite().all() for value in found.values())
-        assert any(name.startswith("graph_arc_scorer") for name in found)
+        assert any(name.startswith("graph_head.arc_scorer") for name in found)
         sentences = parser.model.eval().make_output_human_readable(parser.forward())
         assert sentences["words"] == [["Stop"], ["No"]]
         if structure != "arc_graph":

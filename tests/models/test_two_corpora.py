@@ -49,11 +49,11 @@ def test_readers_leave_out_what_they_are_told_to(corpus):
 
 @pytest.mark.parametrize("syntactic_loss", ["cross_entropy", "hinge"])
 def test_a_batch_of_trees_teaches_the_syntactic_parser_alone(corpus, syntactic_loss):
-    parser = build(corpus, syntactic_parser=parser_keys(loss=syntactic_loss))
+    parser = build(corpus, syntactic_parser=parser_keys({"loss": syntactic_loss}))
     assert parts(gradients(parser, read(corpus, graphs=False))) == {"syntactic_parser"}
     # Shared: what is of the graph has none.
-    parser = build(corpus, syntactic_loss=syntactic_loss)
-    assert parts(gradients(parser, read(corpus, graphs=False))) == {"text_encoder", "parser_head"}
+    parser = build(corpus, syntactic_head={"loss": syntactic_loss})
+    assert parts(gradients(parser, read(corpus, graphs=False))) == {"text_encoder", "syntactic_head"}
 
 
 def test_a_batch_of_trees_teaches_a_frozen_parser_nothing(corpus):
@@ -68,11 +68,11 @@ def test_a_batch_of_trees_teaches_a_frozen_parser_nothing(corpus):
 def test_a_batch_of_graphs_reaches_the_syntactic_parser_through_the_surrogate(corpus, estimator, reached):
     parser = build(corpus, syntactic_parser=parser_keys(), estimator=estimator)
     found = gradients(parser, read(corpus, trees=False))
-    assert {"text_encoder", "composer", "graph_arc_scorer", "graph_labeler"} <= parts(found)
+    assert {"text_encoder", "composer", "graph_head"} <= parts(found)
     syntactic = {name for name in found if name.startswith("syntactic_parser.")}
     assert bool(syntactic) == reached
     # Nobody said anything about relations.
-    assert not any(name.startswith("syntactic_parser.head.labeler") for name in syntactic)
+    assert not any(name.startswith("syntactic_parser.syntactic_head.labeler") for name in syntactic)
 
 
 def test_word_dropout_is_off_where_the_parser_is_an_intermediate_layer(corpus):
@@ -111,8 +111,8 @@ SMALL = {
     "peng_2018": {
         "model.encoder.hidden_size": 8,
         "model.syntactic_parser.encoder.hidden_size": 8,
-        "model.label_dim": 4,
-        "model.predicate_dim": 4,
+        "model.graph_head.label_dim": 4,
+        "model.graph_head.predicate_dim": 4,
     },
 }
 
@@ -133,6 +133,6 @@ def test_training_on_the_command_line(name, data, tmp_path):
     if name == "peng_2018":
         for part in (model, model.syntactic_parser):
             assert part.text_encoder.text_field_embedder.token_embedder_tokens.counts.sum() > 100
-        assert model.deterministic_roles().any()
+        assert model.graph_head.deterministic_roles().any()
         # They are ready to be trained further.
         assert Parser(model.train(), instances).forward()["loss"].isfinite()

@@ -8,7 +8,7 @@ import torch
 from allennlp.common.checks import ConfigurationError
 from allennlp.data import Vocabulary
 
-from spigot_allennlp.modules import DeterministicRoles
+from spigot_allennlp.modules import DeterministicRoles, Relations
 
 LABELS = ("agent", "patient", "modifier")
 
@@ -30,7 +30,7 @@ def graph(*arcs) -> torch.Tensor:
 
 
 def test_observed(vocab):
-    roles = DeterministicRoles(vocab, "arc_relations", "observed")
+    roles = DeterministicRoles(Relations(vocab, "arc_relations"), "observed")
     assert roles().tolist() == [False] * 3
     roles.observe(None)
     # Two top nodes, two unknown labels, two agents of different predicates, and of different sentences.
@@ -40,13 +40,13 @@ def test_observed(vocab):
     roles.observe(graph((1, 4, "modifier"), (2, 4, "modifier"), (3, 4, "patient")))
     assert roles().tolist() == [True, True, False]
     roles.observe(graph((1, 4, "modifier")))
-    other = DeterministicRoles(vocab, "arc_relations", "observed")
+    other = DeterministicRoles(Relations(vocab, "arc_relations"), "observed")
     other.load_state_dict(roles.state_dict())
     assert other().tolist() == [True, True, False]
 
 
 def test_given(vocab):
-    roles = DeterministicRoles(vocab, "arc_relations", ["patient"])
+    roles = DeterministicRoles(Relations(vocab, "arc_relations"), ["patient"])
     roles.observe(graph((1, 4, "patient"), (2, 4, "patient"), (3, 4, "agent")))
     assert roles().tolist() == [False, True, False]
 
@@ -58,7 +58,7 @@ def work(rank: int, folder: str) -> None:
     vocab = Vocabulary()
     for label in LABELS:
         vocab.add_token_to_namespace(label, "arc_relations")
-    roles = DeterministicRoles(vocab, "arc_relations", "observed")
+    roles = DeterministicRoles(Relations(vocab, "arc_relations"), "observed")
     twice = graph((1, 4, "modifier"), (2, 4, "modifier"), (3, 4, "patient"))
     with patch("spigot_allennlp.modules.deterministic_roles.is_distributed", lambda: True):
         # One has no graphs in its batch.
@@ -87,5 +87,5 @@ def test_workers_share_what_they_see(tmp_path: Path):
 )
 def test_refusals(vocab, roles, message):
     with pytest.raises(ConfigurationError) as error:
-        DeterministicRoles(vocab, "arc_relations", roles)
+        DeterministicRoles(Relations(vocab, "arc_relations"), roles)
     assert message in str(error.value)

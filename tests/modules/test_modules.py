@@ -14,10 +14,10 @@ from spigot_allennlp.modules import (
     BiaffineArcScorer,
     HeadComposer,
     ParserHead,
+    Relations,
     RootSentinel,
     TextEncoder,
 )
-from spigot_allennlp.modules.relations import num_relations, relation_loss
 from spigot_allennlp.modules.root import mask_with_root, with_root
 
 DIM = 4
@@ -135,14 +135,32 @@ def vocabulary(*relations: str) -> Vocabulary:
 
 
 def test_relations_begin_behind_padding_and_unknown():
-    assert num_relations(vocabulary("nsubj", "obj"), "head_relations") == 2
-    assert num_relations(vocabulary(), "head_relations") == 0
+    relations = Relations(vocabulary("nsubj", "obj"), "head_relations")
+    assert relations.num_labels == 2 and relations.labels_by_name() == {"nsubj": 0, "obj": 1}
+    assert [relations.name_of_label(0), relations.name(3)] == ["nsubj", "obj"]
+    assert Relations(vocabulary(), "head_relations").num_labels == 0
+
+
+def test_encodings_of_relations():
+    indices = torch.tensor([-1, 0, 1, 2, 4, 5])
+    assert Relations.labels(indices, 3).tolist() == [-1, -1, -1, 0, 2, -1]
+    assert Relations.indices(torch.tensor([-1, 0, 2])).tolist() == [-1, 2, 4]
+
+
+def test_graphs_of_relations():
+    """Top nodes are arcs from ROOT, without a relation; padding has neither."""
+    arc_tags = torch.tensor([[[-1.0, 3.0], [-1.0, -1.0]], [[-1.0, -1.0], [-1.0, -1.0]]])
+    graph = Relations.gold_graph(arc_tags, torch.tensor([[0, 1], [1, 1]]), torch.tensor([[True, True], [True, False]]))
+    assert graph[0].tolist() == [[-1, -1, -1], [-1, -1, 3], [0, -1, -1]]
+    assert graph[1].tolist() == [[-1, -1, -1], [0, -1, -1], [-1, -1, -1]]
+    labels = torch.where(graph >= 0, Relations.labels(graph, 2).clamp(min=0), -1)
+    assert torch.equal(Relations.graph_indices(labels), graph)
 
 
 def test_relation_loss():
     logits = torch.randn(5, 3, requires_grad=True)
     # Unknown (1) and beyond the parser's own three (5) do not count.
-    loss = relation_loss(logits, torch.tensor([2, 4, 1, 5, 3]), torch.tensor([0, 0, 0, 2, 2]), batch_size=3)
+    loss = Relations.loss(logits, torch.tensor([2, 4, 1, 5, 3]), torch.tensor([0, 0, 0, 2, 2]), batch_size=3)
     log_probs = logits.log_softmax(-1)
     close(loss, torch.stack([-log_probs[0, 0] - log_probs[1, 2], torch.zeros(()), -log_probs[4, 1]]))
     loss.sum().backward()
@@ -181,8 +199,8 @@ def test_parser_head_relations():
     head = ParserHead(vocabulary("nsubj", "obj", "det"), DIM, Lazy(BiaffineArcScorer), label_dim=3)
     states = torch.randn(2, 4, DIM)
     heads = torch.tensor([[-1, 2, 0, 2], [-1, 0, -1, -1]])
-    relations = head.relations(states, heads)
+    relations = head.predict_relations(states, heads)
     assert ((relations == -1) == (heads == -1)).all()
     best = head.labeler(states, (torch.tensor([0]), torch.tensor([3]), torch.tensor([2]))).argmax()
     assert relations[0, 3] == best + 2
-    assert ParserHead(vocabulary(), DIM, Lazy(BiaffineArcScorer)).relations(states, heads) is None
+    assert ParserHead(vocabulary(), DIM, Lazy(BiaffineArcScorer)).predict_relations(states, heads) is None

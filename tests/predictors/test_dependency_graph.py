@@ -37,7 +37,7 @@ def with_arcs(model: Model, instances: List[Instance]) -> Model:
     batch = Batch(instances)
     batch.index_instances(model.vocab)
     scores = model(**batch.as_tensor_dict())["arc_scores"]
-    model.graph_arc_scorer.attention._bias.data -= scores[scores != 0].quantile(0.8)
+    model.graph_head.arc_scorer.attention._bias.data -= scores[scores != 0].quantile(0.8)
     return model
 
 
@@ -211,7 +211,7 @@ class TestOutput:
         model = with_arcs(parser.model, parser.instances)
         for seed in range(2):
             torch.manual_seed(seed)
-            torch.nn.init.normal_(model.parser_head.arc_scorer.attention._weight_matrix, std=3.0)
+            torch.nn.init.normal_(model.syntactic_head.arc_scorer.attention._weight_matrix, std=3.0)
             as_json = predictor(model, reader).predict_batch_instance(parser.instances)
             writer = predictor(model, reader, output_format=output_format)
             text = "".join(map(writer.dump_line, writer.predict_batch_instance(parser.instances)))

@@ -46,6 +46,7 @@ def configuration(
     dropout: float = 0.0,
     batch_size: int = 4,
     trainer: Optional[dict[str, Any]] = None,
+    graph_head: Optional[dict[str, Any]] = None,
     **model: Any,
 ) -> dict[str, Any]:
     return {
@@ -59,7 +60,7 @@ def configuration(
             "type": "syntactic_then_semantic",
             "text_field_embedder": {"token_embedders": {"tokens": {"type": "embedding", "embedding_dim": 6}}},
             "encoder": {"type": "lstm", "input_size": 6, "hidden_size": 5, "bidirectional": True},
-            "label_dim": 5,
+            "graph_head": {"label_dim": 5, **(graph_head or {})},
             "dropout": dropout,
             "structure": structure,
             "estimator": estimator,

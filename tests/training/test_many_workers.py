@@ -85,7 +85,7 @@ def classifier(tmp_path: Path, estimator: Any, batch_size: int) -> dict[str, Any
     params = configuration(data, estimator, batch_size=batch_size)
     params["dataset_reader"] = {"type": "sst_trees", "granularity": 2}
     params["model"]["type"] = "latent_tree_classifier"
-    del params["model"]["label_dim"]
+    del params["model"]["graph_head"]
     return {**params, "validation_data_path": str(validation), "validation_data_loader": {"batch_size": 1}}
 
 

@@ -15,9 +15,9 @@ import spigot_allennlp  # noqa: F401
 from tests.conftest import FIXTURES
 from tests.training.small import configuration, write_corpus
 
-PARSER = "parser_head.arc_scorer"
-GRAPH = "graph_arc_scorer"
-LABELS = "graph_labeler"
+PARSER = "syntactic_head.arc_scorer"
+GRAPH = "graph_head.arc_scorer"
+LABELS = "graph_head.labeler"
 
 
 @TrainerCallback.register("spoil")
@@ -90,7 +90,7 @@ def test_every_kind_of_estimator(estimator: str, tmp_path: Path):
     [
         ("sentiment/spigot", "arc_scorer", "'"),
         ("clusters/spigot", "scorer", "number 1 of the batch"),
-        ("syntactic_then_semantic/syntactic_parser", "head.arc_scorer", "train-"),
+        ("syntactic_then_semantic/syntactic_parser", "syntactic_head.arc_scorer", "train-"),
     ],
 )
 def test_every_model(config: str, module: str, names: str, tmp_path: Path, monkeypatch):
@@ -115,7 +115,7 @@ def test_the_batch_is_looked_into_without_the_other_workers(tmp_path: Path, monk
     exchanges = []
     monkeypatch.setattr("spigot_allennlp.modules.deterministic_roles.is_distributed", lambda: True)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda *args, **kwargs: exchanges.append(args))
-    message = train(tmp_path, {"module": GRAPH, "value": math.nan}, {"deterministic_roles": "observed"})
+    message = train(tmp_path, {"module": GRAPH, "value": math.nan}, {"graph_head": {"deterministic_roles": "observed"}})
     assert f"the output of {GRAPH}" in message
     # One in each of the two batches.
     assert len(exchanges) == 2

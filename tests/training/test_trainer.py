@@ -51,7 +51,7 @@ def test_gradient_accumulation(tmp_path, estimator):
     assert_same_weights(weights(tmp_path / "small"), weights(tmp_path / "large"))
     # Which is no statement about a training that goes nowhere, or without the surrogate.
     train_model(Params(configuration(corpus, "pipeline", batch_size=4)), tmp_path / "pipeline")
-    parser = "parser_head.arc_scorer.attention._weight_matrix"
+    parser = "syntactic_head.arc_scorer.attention._weight_matrix"
     difference = weights(tmp_path / "pipeline")[parser] - weights(tmp_path / "large")[parser]
     assert difference.abs().max() > 1e-4
 

@@ -50,22 +50,28 @@ local arc_scorer = { type: 'mlp', hidden_dim: mlp_dim, num_layers: 2 };
     type: 'syntactic_then_semantic',
     syntactic_parser: encoder {
       type: 'syntactic_parser',
-      arc_scorer: arc_scorer,
-      loss: { type: 'hinge', false_positive_cost: 0.5, false_negative_cost: 0.5 },
+      syntactic_head: {
+        arc_scorer: arc_scorer,
+        loss: { type: 'hinge', false_positive_cost: 0.5, false_negative_cost: 0.5 },
+      },
     },
     // The structure decodes by Eisner's algorithm; the pull-back projects onto the relaxation.
     structure: { type: 'projective_tree', single_root: true, projection: 'single_head' },
     estimator: { type: 'spigot', step_size: 1.0, max_gradient_norm: 1.0 },
-    graph_arc_scorer: arc_scorer,
-    label_dim: mlp_dim,
-    graph_loss: { type: 'hinge', false_positive_cost: 0.4, false_negative_cost: 0.6 },
-    predicate_dim: mlp_dim,
-    deterministic_roles: 'observed',
-    // Optional, as both parsers can be pruned by first-order ones, trained before:
-    //   syntactic_parser+: { pruner: { model: { type: 'from_archive', archive_file: ... }, threshold: 1e-4 } },
-    //   graph_pruner: { model: { type: 'from_archive', archive_file: ... }, threshold: 1e-4 },
+    graph_head: {
+      arc_scorer: arc_scorer,
+      loss: { type: 'hinge', false_positive_cost: 0.4, false_negative_cost: 0.6 },
+      label_dim: mlp_dim,
+      predicate_dim: mlp_dim,
+      deterministic_roles: 'observed',
+    },
+    // Optional, as both parsers can be pruned by first-order ones, trained before: in both heads
+    //   pruner: { model: { type: 'from_archive', archive_file: ... }, threshold: 1e-4 },
     // and, beside the model, so that its archive needs no other:
-    //   include_in_archive: ['syntactic_parser.pruner.model.tar.gz', 'graph_pruner.model.tar.gz'],
+    //   include_in_archive: [
+    //     'syntactic_parser.syntactic_head.pruner.model.tar.gz',
+    //     'graph_head.pruner.model.tar.gz',
+    //   ],
   },
 
   trainer+: {
