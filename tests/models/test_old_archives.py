@@ -114,7 +114,7 @@ def test_a_parser_of_its_own(corpus, tmp_path):
     old = old_archive(tmp_path / "old", tmp_path / "run" / "model.tar.gz")
     assert predictions(old, corpus) == predictions(tmp_path / "run" / "model.tar.gz", corpus)
     # Overrides have the keys of today.
-    overrides = json.dumps({"model.graph_head.label_dim": 4})
+    overrides = json.dumps({"model.graph_head": {"label_dim": 4}})
     with pytest.raises(ConfigurationError, match="size mismatch for graph_head.labeler"):
         load_archive(old, overrides=overrides)
 
