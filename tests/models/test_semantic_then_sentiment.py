@@ -206,7 +206,7 @@ class TestTraining:
         assert output.keys() == {"loss", "metadata"}
         torch.testing.assert_close(output["loss"], parser(**graphs)["loss"])
         output["loss"].backward()
-        assert built.model.semantic_parser.graph_arc_scorer.attention._weight_matrix.grad.any()
+        assert built.model.semantic_parser.graph_head.arc_scorer.attention._weight_matrix.grad.any()
         assert all(parameter.grad is None for parameter in built.model.classifier.parameters())
         metrics = built.model.get_metrics(reset=True)
         assert metrics["_parser_labeled_f1"] > 0.5

@@ -83,9 +83,8 @@ local hidden_size = 256;
     dropout: 0.25,
     structure: { type: 'projective_tree', single_root: true },
     estimator: 'pipeline',
-    arc_scorer: { type: 'biaffine', arc_dim: 400, dropout: 0.25 },
-    graph_arc_scorer: { type: 'biaffine', arc_dim: 400, dropout: 0.25 },
-    label_dim: 64,
+    syntactic_head: { arc_scorer: { type: 'biaffine', arc_dim: 400, dropout: 0.25 } },
+    graph_head: { arc_scorer: { type: 'biaffine', arc_dim: 400, dropout: 0.25 }, label_dim: 64 },
     initializer: {
       regexes: [
         ['encoder.*weight_ih.*', 'xavier_uniform'],
