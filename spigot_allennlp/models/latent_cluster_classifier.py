@@ -12,6 +12,7 @@ from spigot_allennlp.metrics import VMeasure
 from spigot_allennlp.models.classifier import LatentStructureClassifier
 from spigot_allennlp.models.old_archives import LoadsOldArchives
 from spigot_allennlp.structures import Categorical, LatentStructure
+from spigot_allennlp.structures.latent_structure import check_dimensions
 
 _CLUSTER = ("latent", "gold", "none")
 
@@ -67,9 +68,7 @@ class LatentClusterClassifier(LoadsOldArchives, LatentStructureClassifier):
             self.decoder = torch.nn.Bilinear(num_clusters, num_features, num_labels)
         if cluster == "latent":
             self.scorer = torch.nn.Linear(num_features, num_clusters)
-            structure = structure or Categorical()
-            if not isinstance(structure, Categorical):
-                raise ConfigurationError(f"structure is a {type(structure).__name__}; valid: 'categorical'")
+            structure = check_dimensions(structure or Categorical(), Categorical.dimensions, "values", "categorical")
             self._set_latent(structure, estimator, self.scorer)
             self._v_measure = VMeasure()
         initializer(self)

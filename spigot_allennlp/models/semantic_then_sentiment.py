@@ -16,7 +16,7 @@ from spigot_allennlp.models.kept_archives import KeepsArchives
 from spigot_allennlp.models.syntactic_then_semantic import SyntacticThenSemantic
 from spigot_allennlp.models.vocabularies import check_vocabulary
 from spigot_allennlp.modules import GraphComposer, TextEncoder
-from spigot_allennlp.structures import ArcGraph, LabeledArcGraph, LatentStructure
+from spigot_allennlp.structures import LabeledArcGraph, LatentStructure
 
 _GRAPH = ("latent", "none")
 
@@ -104,10 +104,8 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
         num_arc_labels = None
         if graph == "latent":
             self.semantic_parser = _checked_parser(semantic_parser, vocab)
-            structure = structure or LabeledArcGraph()
-            if not isinstance(structure, (ArcGraph, LabeledArcGraph)):
-                raise ConfigurationError(f"structure is {structure._name()}; valid: 'labeled_arc_graph', 'arc_graph'")
-            if isinstance(structure, LabeledArcGraph):
+            structure = _checked_structure(structure or LabeledArcGraph())
+            if structure.labeled:
                 num_arc_labels = self.semantic_parser.graph_head.labeler.num_labels
             self._set_latent(structure, estimator)
             if frozen_parser:
@@ -206,7 +204,7 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
         # Top nodes are no arcs between words.
         from_root = torch.arange(scores.size(2), device=scores.device) == 0
         scores = scores.masked_fill(from_root.view(1, 1, -1, 1), -torch.inf)
-        return scores if isinstance(self.structure, LabeledArcGraph) else scores.max(-1).values
+        return scores if self.structure.labeled else scores.max(-1).values
 
     def _downstream(
         self,
@@ -258,6 +256,17 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
             if self.training and self._parser_steps:
                 metrics.update({f"_parser_{name.lstrip('_')}": value for name, value in parsers.items()})
         return metrics
+
+
+def _checked_structure(structure: LatentStructure) -> LatentStructure:
+    dimensions = structure.dimensions[:-1] if structure.labeled else structure.dimensions
+    # Arcs from ROOT are forbidden, so that a word has to do without a head.
+    if dimensions != LatentStructure.dimensions or structure.competing_dimensions > 0:
+        raise ConfigurationError(
+            f"structure is {structure._name()}; valid: 'labeled_arc_graph', 'arc_graph', or another one whose parts "
+            "are arcs, with or without labels, of which a word may have none"
+        )
+    return structure
 
 
 def _checked_parser(parser: Optional[Model], vocab: Vocabulary) -> SyntacticThenSemantic:

@@ -9,7 +9,6 @@ from allennlp.predictors import Predictor
 from spigot_allennlp.checks import refuse_unknown_keys
 from spigot_allennlp.data import SDP_HEADER, Sentence, write_conllu, write_sdp
 from spigot_allennlp.predictors.sentence_predictor import SentencePredictor
-from spigot_allennlp.structures import Tree
 
 _FORMATS = ("json", "sdp", "conllu")
 
@@ -49,7 +48,8 @@ class DependencyGraphPredictor(SentencePredictor):
             raise ConfigurationError(f"output_format is '{output_format}'; valid: {', '.join(map(repr, _FORMATS))}")
         self._output_format = output_format
         structure = getattr(model, "structure", None)
-        self._writes_heads = isinstance(structure, Tree) and (structure.single_root or output_format == "sdp")
+        is_tree = structure is not None and structure.always_tree
+        self._writes_heads = is_tree and (structure.single_root or output_format == "sdp")
         self._lines_dumped = 0
 
     def predict_batch_instance(self, instances: List[Instance]) -> List[JsonDict]:

@@ -31,6 +31,7 @@ class LabeledArcGraph(LatentStructure):
     """
 
     dimensions = ("batch", "tokens", "tokens", "labels")
+    labeled = True
 
     def __init__(self, projection: str = "joint") -> None:
         self.projection = one_of("projection", projection, ("joint", "sequential"))

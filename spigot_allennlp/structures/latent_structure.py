@@ -93,6 +93,13 @@ class LatentStructure(Registrable):
     # Whether each row along the last dimension is one choice, independent of the other rows.
     independent_rows: bool = False
 
+    # Whether the last dimension holds the labels of a part.
+    labeled: bool = False
+
+    # Whether every structure is a tree over the tokens, and whether each has exactly one arc from ROOT.
+    always_tree: bool = False
+    single_root: bool = False
+
     # The operations
 
     def legal_parts(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -452,9 +459,31 @@ def check_arcs(structure: LatentStructure) -> LatentStructure:
 
     `ConfigurationError` otherwise.
     """
-    if structure.dimensions != LatentStructure.dimensions:
+    return check_dimensions(structure, LatentStructure.dimensions, "arcs", "projective_tree")
+
+
+def check_dimensions(
+    structure: LatentStructure, dimensions: Tuple[str, ...], parts: str, example: str
+) -> LatentStructure:
+    """
+    `structure`, if its parts have these dimensions.
+
+    # Parameters
+
+    structure : `LatentStructure`
+        The structure of a model's config.
+    dimensions : `Tuple[str, ...]`
+        The dimensions that the model scores.
+    parts, example : `str`
+        What parts of these dimensions are, and the name of a structure that has them.
+
+    # Errors
+
+    `ConfigurationError` otherwise.
+    """
+    if structure.dimensions != dimensions:
         raise ConfigurationError(
             f"structure is {structure._name()}, whose parts are ({', '.join(structure.dimensions)}); valid: one whose "
-            f"parts are arcs, ({', '.join(LatentStructure.dimensions)}), such as 'projective_tree'"
+            f"parts are {parts}, ({', '.join(dimensions)}), such as '{example}'"
         )
     return structure

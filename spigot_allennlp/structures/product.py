@@ -28,6 +28,9 @@ class Product(LatentStructure):
         self.dimensions = (*factor.dimensions[:1], "factors", *factor.dimensions[1:])
         self.competing_dimensions = factor.competing_dimensions
         self.independent_rows = factor.independent_rows
+        self.labeled = factor.labeled
+        self.always_tree = factor.always_tree
+        self.single_root = factor.single_root
 
     def legal_parts(self, scores: torch.Tensor, mask: Optional[torch.Tensor]) -> torch.Tensor:
         folded = None if mask is None else mask.flatten(0, 1)

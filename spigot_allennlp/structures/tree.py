@@ -28,6 +28,7 @@ class Tree(LatentStructure):
     """
 
     competing_dimensions = 1
+    always_tree = True
 
     def __init__(self, single_root: bool = True, projection: str = "exact") -> None:
         self.single_root = single_root

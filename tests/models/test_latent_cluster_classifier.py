@@ -145,7 +145,7 @@ def test_metrics():
         ({"cluster": "silver"}, "'silver'.*'latent', 'gold', 'none'"),
         ({"num_clusters": 0}, "num_clusters is 0"),
         ({"num_features": 0}, "num_features is 0"),
-        ({"structure": "projective_tree"}, "ProjectiveTree; valid: 'categorical'"),
+        ({"structure": "projective_tree"}, "whose parts are .*valid: one whose parts are values, .*'categorical'"),
         ({"num_cluster": 2}, "num_clusters"),
     ],
 )
