@@ -89,14 +89,14 @@ def arc_graphs(tokens: int, max_heads: Optional[int] = None) -> torch.Tensor:
 
 @lru_cache(maxsize=None)
 def labeled_arc_graphs(tokens: int, labels: int) -> torch.Tensor:
-    """Any set of arcs to words, each with exactly one of `labels` labels."""
+    """Any set of arcs to words, each with one of `labels` labels: part 0 is the arc, then come its labels."""
     arcs = [(word, head) for word in range(1, tokens) for head in range(tokens) if head != word]
     vertices = []
     for values in itertools.product([None, *range(labels)], repeat=len(arcs)):
-        vertex = torch.zeros(tokens, tokens, labels, dtype=torch.float64)
+        vertex = torch.zeros(tokens, tokens, 1 + labels, dtype=torch.float64)
         for arc, label in zip(arcs, values, strict=True):
             if label is not None:
-                vertex[arc][label] = 1
+                vertex[arc][0] = vertex[arc][1 + label] = 1
         vertices.append(vertex)
     return torch.stack(vertices)
 
@@ -341,7 +341,7 @@ CASES: dict[str, Case] = {
     "labeled_arc_graph": _case(
         {"type": "labeled_arc_graph", "projection": "joint"},
         lambda tokens: labeled_arc_graphs(tokens, LABELS),
-        shape=lambda tokens: (tokens, tokens, LABELS),
+        shape=lambda tokens: (tokens, tokens, 1 + LABELS),
         max_tokens=3,
     ),
 }

@@ -56,8 +56,8 @@ class Estimator(torch.nn.Module, Registrable):
     # Whether the structure must be one of independent choices, such as `categorical`; checked there, too.
     needs_independent_rows: bool = False
 
-    # The keys of the diagnostics that a training step gives.
-    diagnostics: Tuple[str, ...] = ()
+    # The keys of the diagnostics that a training step gives; these two are given for every estimator that lists them.
+    diagnostics: Tuple[str, ...] = ("score_rms", "mean_score_rms")
 
     # Whether evaluation sees a relaxation instead of the structure's argmax.
     relaxed_evaluation: bool = False
@@ -109,7 +109,10 @@ class Estimator(torch.nn.Module, Registrable):
             value = self.evaluation_value(scores, mask, structure)
             outputs = checked_downstream(value)
             return EstimatorOutput(value, outputs, outputs.get("instance_loss"), {})
-        return self._estimate(scores, mask, structure, checked_downstream)
+        output = self._estimate(scores, mask, structure, checked_downstream)
+        of_scores = score_diagnostics(scores, mask, structure)
+        listed = {name: value for name, value in of_scores.items() if name in self.diagnostics}
+        return output._replace(diagnostics={**listed, **output.diagnostics})
 
     def check(self, structure: LatentStructure) -> None:
         """
@@ -146,3 +149,27 @@ class Estimator(torch.nn.Module, Registrable):
         What the downstream model sees in evaluation, in the scores' shape: noiseless, and with no surrogate gradient.
         """
         return structure.argmax(scores, mask)
+
+
+@torch.no_grad()
+def score_diagnostics(
+    scores: torch.Tensor, mask: Optional[torch.Tensor], structure: LatentStructure
+) -> Dict[str, torch.Tensor]:
+    """
+    How large the scores are, `(batch,)` each; NaN for instances without any part.
+
+    - `score_rms`: the root of the mean square of all scores;
+    - `mean_score_rms`: that of the mean scores, each over the parts that compete (a word's heads): no structure depends
+      on that mean, and no other loss holds it.
+    """
+    possible = structure.legal_parts(scores, mask) & ~scores.isneginf()
+    finite = torch.where(possible, scores.detach(), 0.0).float()
+    dimensions = tuple(range(-max(structure.competing_dimensions, 1), 0))
+    counts = possible.sum(dimensions)
+    means = finite.sum(dimensions) / counts.clamp(min=1)
+
+    def rms(values: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        squares = values.square().reshape(len(scores), -1).sum(-1)
+        return (squares / present.reshape(len(scores), -1).sum(-1)).sqrt()
+
+    return {"score_rms": rms(finite, possible), "mean_score_rms": rms(means, counts > 0)}

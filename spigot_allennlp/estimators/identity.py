@@ -41,7 +41,7 @@ class Identity(DifferentiableValue):
 
     def _value(self, scores: torch.Tensor, mask: Optional[torch.Tensor], structure: LatentStructure) -> torch.Tensor:
         possible = structure.legal_parts(scores, mask) & ~scores.isneginf()
-        projected = self._project(scores, possible, structure.competing_dimensions)
+        projected = self._project(scores, possible, structure)
         if self.noise_scale == 0:
             value = structure.argmax(scores, mask)
         else:
@@ -49,13 +49,9 @@ class Identity(DifferentiableValue):
             value = structure.argmax(perturbed.masked_fill(~possible, -torch.inf), mask).to(scores.dtype)
         return straight_through(value, projected.to(scores.dtype))
 
-    def _project(self, scores: torch.Tensor, possible: torch.Tensor, competing_dimensions: int) -> torch.Tensor:
+    def _project(self, scores: torch.Tensor, possible: torch.Tensor, structure: LatentStructure) -> torch.Tensor:
         """`P(s)` in at least float32, 0 at parts that cannot be."""
-        scores = scores.to(torch.promote_types(scores.dtype, torch.float)).masked_fill(~possible, 0.0)
-        if competing_dimensions > 0:
-            dimensions = tuple(range(-competing_dimensions, 0))
-            number = possible.sum(dimensions, keepdim=True).clamp(min=1)
-            scores = (scores - scores.sum(dimensions, keepdim=True) / number).masked_fill(~possible, 0.0)
+        scores = structure.center(scores.to(torch.promote_types(scores.dtype, torch.float)), possible)
         if self.projection == "standardized":
             norm = scores.flatten(1).norm(dim=-1)
             scores = scores / per_instance(torch.where(norm > 0, norm, 1.0), scores)

@@ -25,7 +25,7 @@ class Blackbox(Estimator):
         `lambda`: the larger, the smoother and the less faithful the interpolation.
     """
 
-    diagnostics = PullBackDiagnostics.names
+    diagnostics = (*Estimator.diagnostics, *PullBackDiagnostics.names)
 
     def __init__(self, interpolation: float = 1.0) -> None:
         super().__init__()
@@ -43,8 +43,9 @@ class Blackbox(Estimator):
 
         def surrogate(gradient: torch.Tensor) -> torch.Tensor:
             shifted = structure.argmax(scores.detach() + self.interpolation * gradient, mask)
-            diagnostics.record(value, shifted)
-            return (shifted - value) / self.interpolation
+            difference = shifted - value
+            diagnostics.record(value, shifted, difference)
+            return difference / self.interpolation
 
         outputs, instance_loss = attach_in_one_pass(scores, value, surrogate, downstream)
         return EstimatorOutput(value, outputs, instance_loss, diagnostics.tensors)
@@ -71,7 +72,7 @@ class ImplicitMle(Estimator):
         changes sign and falls while more do. `alpha` is kept in the state dict.
     """
 
-    diagnostics = PullBackDiagnostics.names
+    diagnostics = (*Estimator.diagnostics, *PullBackDiagnostics.names)
 
     # Of the published algorithm: the step of alpha and the decay of the running average of changes.
     _ALPHA_STEP = 1e-3
@@ -113,8 +114,8 @@ class ImplicitMle(Estimator):
         def surrogate(gradient: torch.Tensor) -> torch.Tensor:
             interpolation = self._interpolation(perturbed, gradient)
             target = structure.argmax(perturbed - interpolation * gradient, mask)
-            diagnostics.record(value, target)
             difference = value - target
+            diagnostics.record(value, target, difference)
             if self.adaptive:
                 self._adapt(difference)
             return difference / interpolation

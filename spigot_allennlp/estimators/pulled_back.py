@@ -1,6 +1,7 @@
 from typing import Callable, Dict, Optional
 
 import torch
+from allennlp.common.checks import ConfigurationError
 
 from spigot_allennlp.checks import at_least_one, one_of, positive
 from spigot_allennlp.estimators.estimator import Downstream, Estimator, EstimatorOutput
@@ -11,6 +12,7 @@ from spigot_allennlp.estimators.surrogate import (
     per_instance,
 )
 from spigot_allennlp.structures import LatentStructure
+from spigot_allennlp.structures.latent_structure import registered_name
 
 # The three maps from scores to a point of the marginal polytope, by the operation that computes them.
 _MAPS = {"argmax": "argmax", "marginals": "marginals", "sparsemap": "project"}
@@ -58,6 +60,11 @@ class PulledBack(Estimator):
     max_gradient_norm : `float`, optional (default = `None`)
         The L2 norm over one instance's whole structure to which `g` is clipped before each step (Peng et al. 2018
         use 1).
+    center_gradient : `bool`, optional (default = `False`)
+        Whether the mean of `g` over the parts that compete, such as a word's heads, is subtracted from it, before its
+        norm is clipped (Sahoo et al. 2023). What is subtracted moves all of a word's scores alike, which changes no
+        tree. `ste` can no longer drift in that direction, without bound; a projection drops it in any case, so that
+        `spigot` changes only as far as the norm was clipped.
     relaxed_evaluation : `bool`, optional (default = `False`)
         Whether evaluation, too, uses `forward_map`; otherwise argmax.
 
@@ -66,7 +73,7 @@ class PulledBack(Estimator):
     `ConfigurationError` for values out of range.
     """
 
-    diagnostics = PullBackDiagnostics.names
+    diagnostics = (*Estimator.diagnostics, *PullBackDiagnostics.names)
 
     def __init__(
         self,
@@ -77,6 +84,7 @@ class PulledBack(Estimator):
         step_size: float = 1.0,
         num_steps: int = 1,
         max_gradient_norm: float = None,
+        center_gradient: bool = False,
         relaxed_evaluation: bool = False,
     ) -> None:
         super().__init__()
@@ -87,10 +95,19 @@ class PulledBack(Estimator):
         self.step_size = positive("step_size", step_size)
         self.num_steps = at_least_one("num_steps", num_steps)
         self.max_gradient_norm = None if max_gradient_norm is None else positive("max_gradient_norm", max_gradient_norm)
+        self.center_gradient = center_gradient
         self.relaxed_evaluation = relaxed_evaluation
         operations = [_MAPS[name] for name in (start, _LOSS_MAPS[intermediate_loss], forward_map)]
         operations += {"gradient": [], "projected_gradient": ["project"]}.get(update, ["marginals"])
         self.requires = tuple(dict.fromkeys(operations))
+
+    def check(self, structure: LatentStructure) -> None:
+        super().check(structure)
+        if self.center_gradient and structure.competing_dimensions == 0:
+            raise ConfigurationError(
+                f"center_gradient needs parts that compete, such as a word's heads in a tree; "
+                f"{registered_name(LatentStructure, type(structure))} has none. Valid: center_gradient: false"
+            )
 
     def evaluation_value(
         self, scores: torch.Tensor, mask: Optional[torch.Tensor], structure: LatentStructure
@@ -117,8 +134,9 @@ class PulledBack(Estimator):
         diagnostics = PullBackDiagnostics(scores)
 
         def surrogate(pulled: torch.Tensor) -> torch.Tensor:
-            diagnostics.record(start, pulled)
-            return mapped(_LOSS_MAPS[self.intermediate_loss]).to(pulled.dtype) - pulled
+            difference = mapped(_LOSS_MAPS[self.intermediate_loss]).to(pulled.dtype) - pulled
+            diagnostics.record(start, pulled, difference)
+            return difference
 
         if self.num_steps == 1 and self.start == self.forward_map:
 
@@ -151,6 +169,8 @@ class PulledBack(Estimator):
         def step(point: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
             nonlocal theta
             gradient = gradient.masked_fill(~possible, 0.0)
+            if self.center_gradient:
+                gradient = structure.center(gradient, possible)
             if self.max_gradient_norm is not None:
                 norm = gradient.flatten(1).norm(dim=-1)
                 factor = (self.max_gradient_norm / norm.clamp(min=self.max_gradient_norm)).to(gradient.dtype)
@@ -190,6 +210,7 @@ class _NamedPulledBack(PulledBack):
         step_size: float = 1.0,
         num_steps: int = 1,
         max_gradient_norm: float = None,
+        center_gradient: bool = False,
         forward_map: str = "argmax",
         relaxed_evaluation: bool = False,
     ) -> None:
@@ -198,6 +219,7 @@ class _NamedPulledBack(PulledBack):
             step_size=step_size,
             num_steps=num_steps,
             max_gradient_norm=max_gradient_norm,
+            center_gradient=center_gradient,
             forward_map=forward_map,
             relaxed_evaluation=relaxed_evaluation,
         )

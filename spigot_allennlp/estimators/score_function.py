@@ -65,8 +65,9 @@ class ScoreFunction(Estimator):
             raise ConfigurationError("prior_scores are given, but prior_weight is 0; valid: a prior_weight > 0")
         self.prior_scores = None if prior_scores is None else _tensor("prior_scores", prior_scores)
         terms = {"entropy": entropy_weight > 0, "kl_divergence": prior_weight > 0}
-        self.diagnostics = tuple(name for name, there in terms.items() if there)
-        self.requires = ("sample", "marginals" if baseline == "disarm" else "log_prob", *self.diagnostics)
+        reported = tuple(name for name, there in terms.items() if there)
+        self.diagnostics = (*Estimator.diagnostics, *reported)
+        self.requires = ("sample", "marginals" if baseline == "disarm" else "log_prob", *reported)
         self.average_loss: Optional[torch.Tensor]
         self.num_batches: Optional[torch.Tensor]
         averages = baseline == "moving_average"

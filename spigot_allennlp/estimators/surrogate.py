@@ -145,16 +145,18 @@ class PullBackDiagnostics:
     """
     What a pull-back did, for each instance, in tensors that exist before it has run (NaN until then):
 
+    - `surrogate_nonzero`: whether the scores get any gradient (of a norm above 1e-6);
     - `pull_back_distance`: the Euclidean distance between the starting point and the pulled-back one;
     - `arcs_changed`: the fraction of the starting structure's parts that the pull-back brought to 1/2 or below.
     """
 
-    names = ("pull_back_distance", "arcs_changed")
+    names = ("surrogate_nonzero", "pull_back_distance", "arcs_changed")
 
     def __init__(self, scores: torch.Tensor) -> None:
         self.tensors = {name: torch.full((scores.size(0),), torch.nan, device=scores.device) for name in self.names}
 
-    def record(self, start: torch.Tensor, pulled: torch.Tensor) -> None:
+    def record(self, start: torch.Tensor, pulled: torch.Tensor, surrogate: torch.Tensor) -> None:
+        self.tensors["surrogate_nonzero"].copy_(surrogate.flatten(1).norm(dim=-1) > 1e-6)
         self.tensors["pull_back_distance"].copy_((pulled - start).flatten(1).norm(dim=-1))
         selected = start.flatten(1) > 0.5
         dropped = selected & (pulled.flatten(1) <= 0.5)

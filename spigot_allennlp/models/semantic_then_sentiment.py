@@ -157,7 +157,8 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
 
         `Dict[str, Any]`
             `logits` and `probabilities`, `(batch, labels)`; with a graph, `graph` (what was conditioned on), `(batch,
-            1 + words, 1 + words)`, with labelled arcs `(batch, 1 + words, 1 + words, arc labels)`; `loss` with labels.
+            1 + words, 1 + words)`, with labelled arcs `(batch, 1 + words, 1 + words, 1 + arc labels)`, the arc first;
+            `loss` with labels.
             Made human readable: `words`, `label`, `probabilities` by label, and with a graph `arcs`, each with
             dependent, head and, if it has one, label; words count from 1. Of a batch of graphs or trees, `loss` in
             training, else what the parser returns.
@@ -175,7 +176,7 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
         if self.graph == "latent":
             graph, outputs = self._conditioned(self._scores(parser_tokens, mask), mask, downstream)
             graphs = {"graph": graph}
-            self._arcs_per_word(graph.flatten(2).sum(-1)[:, 1:], mask[:, 1:])
+            self._arcs_per_word(_arcs(graph).sum(-1)[:, 1:], mask[:, 1:])
         else:
             outputs = downstream(None)
         return {**self._classified(outputs, label), "metadata": metadata, **graphs}
@@ -204,7 +205,7 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
         # Top nodes are no arcs between words.
         from_root = torch.arange(scores.size(2), device=scores.device) == 0
         scores = scores.masked_fill(from_root.view(1, 1, -1, 1), -torch.inf)
-        return scores if self.structure.labeled else scores.max(-1).values
+        return scores if self.structure.labeled else (scores[..., :1] + scores[..., 1:]).max(-1).values
 
     def _downstream(
         self,
@@ -231,8 +232,8 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
 
     def _readable_arcs(self, graph: torch.Tensor) -> List[List[Dict[str, Any]]]:
         """Of a relaxed graph, the arcs that have more than half of their mass."""
-        labels = graph.argmax(-1) if graph.dim() == 4 else None
-        values = graph if labels is None else graph.sum(-1)
+        labels = graph[..., 1:].argmax(-1) if graph.dim() == 4 else None
+        values = _arcs(graph)
         arcs: List[List[Dict[str, Any]]] = [[] for _ in graph]
         for sentence, dependent, head in (values > 0.5).nonzero().tolist():
             arc: Dict[str, Any] = {"dependent": dependent, "head": head}
@@ -256,6 +257,11 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
             if self.training and self._parser_steps:
                 metrics.update({f"_parser_{name.lstrip('_')}": value for name, value in parsers.items()})
         return metrics
+
+
+def _arcs(graph: torch.Tensor) -> torch.Tensor:
+    """The arcs `(batch, dependents, heads)` of a graph with labels or without."""
+    return graph[..., 0] if graph.dim() == 4 else graph
 
 
 def _checked_structure(structure: LatentStructure) -> LatentStructure:

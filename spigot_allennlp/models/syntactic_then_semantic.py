@@ -295,12 +295,12 @@ class SyntacticThenSemantic(KeepsArchives, LatentStructureModel):
     def score_labeled_arcs(self, tokens: TextFieldTensors) -> Tuple[torch.Tensor, torch.Tensor]:
         """
         The part of `forward` that a larger model uses, with the tree of prediction and without word dropout. The scores
-        `(batch, dependents, heads, labels)` of a `labeled_arc_graph`, -inf for what cannot be, and the mask
+        `(batch, dependents, heads, 1 + labels)` of a `labeled_arc_graph`, -inf for what cannot be, and the mask
         `(batch, 1 + words)`. An arc is in the predicted graph if its best label scores above 0 (as far as no constraint
         on predicates or roles forbids it).
         """
         composed, mask = self._composed(tokens)
-        return self.graph_head.labeled_scores(composed, mask, self.graph_head.prune(tokens, None)), mask
+        return self.graph_head.part_scores(composed, mask, self.graph_head.prune(tokens, None)), mask
 
     def _composed(self, tokens: TextFieldTensors) -> Tuple[torch.Tensor, torch.Tensor]:
         """The words' states, given the tree of prediction, and their mask."""

@@ -100,12 +100,12 @@ class GraphHead(torch.nn.Module, FromParams):
             predicates=None if self.predicate_scorer is None else self.predicate_scorer(states, mask),
         )
 
-    def labeled_scores(self, states: torch.Tensor, mask: torch.Tensor, pruned: Optional[PrunedArcs]) -> torch.Tensor:
+    def part_scores(self, states: torch.Tensor, mask: torch.Tensor, pruned: Optional[PrunedArcs]) -> torch.Tensor:
         """
-        What is decoded, as the scores `(batch, dependents, heads, labels)` of a `labeled_arc_graph`: see `GraphLoss`.
+        What is decoded: the scores of a `labeled_arc_graph`, `(batch, dependents, heads, 1 + labels)`; see `GraphLoss`.
         """
         scores = self.score(states, mask, with_labels=True)
-        return self.graph_loss.labeled_scores(scores if pruned is None else scores.without(pruned.inference))
+        return self.graph_loss.part_scores(scores if pruned is None else scores.without(pruned.inference))
 
     def prune(self, tokens: TextFieldTensors, gold: Optional[torch.Tensor]) -> Optional[PrunedArcs]:
         """

@@ -44,19 +44,31 @@ class GraphLoss(Registrable):
     # Whether the scores are joint: those of an arc and its label add up, and decide together whether it is there.
     joint = False
 
+    def part_scores(self, scores: GraphScores) -> torch.Tensor:
+        """
+        # Returns
+
+        `torch.Tensor`
+            `(batch, dependents, heads, 1 + labels)`: the parts of a `labeled_arc_graph`, each arc and what a label adds
+            to it; an impossible part is -inf. The arcs from ROOT, which mark top nodes, have only the first label.
+        """
+        labels = self._of_labels(scores.labels)
+        of_root = torch.full_like(labels[:, :, :1], -torch.inf)
+        of_root[..., 0] = 0.0
+        labels = torch.cat([of_root, labels[:, :, 1:]], dim=2)
+        parts = torch.cat([scores.arcs.unsqueeze(-1), labels], dim=-1)
+        return parts.masked_fill(~scores.possible.unsqueeze(-1), -torch.inf)
+
     def labeled_scores(self, scores: GraphScores) -> torch.Tensor:
         """
         # Returns
 
         `torch.Tensor`
-            `(batch, dependents, heads, labels)`: what to decode: an absent arc scores 0, an impossible one -inf.
-            The arcs from ROOT, which mark top nodes, have but the first label.
+            `(batch, dependents, heads, labels)`: what to decode, each arc with each of its labels. An absent arc scores
+            0, an impossible one -inf.
         """
-        labeled = scores.arcs.unsqueeze(-1) + self._of_labels(scores.labels)
-        from_root = torch.full_like(labeled[:, :, :1], -torch.inf)
-        from_root[..., 0] = scores.arcs[:, :, :1]
-        labeled = torch.cat([from_root, labeled[:, :, 1:]], dim=2)
-        return labeled.masked_fill(~scores.possible.unsqueeze(-1), -torch.inf)
+        parts = self.part_scores(scores)
+        return parts[..., :1] + parts[..., 1:]
 
     def _of_labels(self, labels: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError

@@ -92,6 +92,9 @@ class ParserHead(torch.nn.Module, FromParams):
             return scores, scores
         gold = None if gold_heads is None else arcs_from_heads(gold_heads) > 0
         pruned = self.pruner(tokens, self.structure, gold)
+        if pruned.inference is pruned.loss:
+            scores = scores.masked_fill(pruned.loss, -torch.inf)
+            return scores, scores
         return scores.masked_fill(pruned.inference, -torch.inf), scores.masked_fill(pruned.loss, -torch.inf)
 
     def predict_relations(self, states: torch.Tensor, heads: torch.Tensor) -> Optional[torch.Tensor]:

@@ -282,6 +282,25 @@ class LatentStructure(Registrable):
         """
         return None
 
+    def center(self, values: torch.Tensor, possible: torch.Tensor) -> torch.Tensor:
+        """
+        `values` of parts without their means over those that compete (`competing_dimensions`): as scores they have the
+        same best structure, as a step they have the same projection.
+
+        # Parameters
+
+        values : `torch.Tensor`
+            In the scores' shape.
+        possible : `torch.Tensor`
+            Boolean, same shape: the parts that count. The others become 0.
+        """
+        values = values.masked_fill(~possible, 0.0)
+        if self.competing_dimensions == 0:
+            return values
+        dimensions = tuple(range(-self.competing_dimensions, 0))
+        number = possible.sum(dimensions, keepdim=True).clamp(min=1)
+        return (values - values.sum(dimensions, keepdim=True) / number).masked_fill(~possible, 0.0)
+
     def supports(self, operation: str) -> bool:
         """
         Whether this structure implements `operation`, one of the names above.

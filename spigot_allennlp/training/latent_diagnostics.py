@@ -2,7 +2,7 @@ import copy
 import inspect
 import math
 from functools import partial
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 from allennlp.common.checks import ConfigurationError
@@ -13,7 +13,17 @@ from allennlp.training import GradientDescentTrainer, TrainerCallback
 from spigot_allennlp.checks import at_least_one
 from spigot_allennlp.estimators import Downstream, Estimator, EstimatorOutput
 from spigot_allennlp.metrics import MaskedMean
+from spigot_allennlp.modules import ArcPruner
 from spigot_allennlp.structures import LatentStructure
+
+_NAMES = (
+    "entropy",
+    "gradient_norm",
+    "gradient_cosine",
+    "cosine_coverage",
+    "supervised_gradient_norm",
+    "supervised_gradient_cosine",
+)
 
 
 @TrainerCallback.register("latent_diagnostics")
@@ -25,6 +35,9 @@ class LatentDiagnostics(TrainerCallback):
     - `entropy` of the latent distribution, in nats, where the structure has one;
     - the estimator's own diagnostics, such as `pull_back_distance` and `arcs_changed`;
     - `gradient_norm`: the L2 norm of the surrogate gradient at an instance's scores;
+    - `supervised_gradient_norm`: that of the rest of the loss at the same scores, such as a tree's supervised loss, per
+      unit of the instance's loss; `supervised_gradient_cosine`: the cosine between the two. Both are means over the
+      instances that have such a gradient;
     - `gradient_cosine`: the cosine between that and the exact gradient of the expected loss,
 
           d E_{p(z; s)}[L(z)] / ds = sum_z p(z; s) (L(z) - E[L]) (z - E[z]),
@@ -70,7 +83,7 @@ class LatentDiagnostics(TrainerCallback):
             )
         # All of them from the beginning: workers exchange means in step, also where one has nothing to report.
         for path, estimator in estimators.items():
-            names = {*estimator.diagnostics, "entropy", "gradient_norm", "gradient_cosine", "cosine_coverage"}
+            names = {*estimator.diagnostics, *_NAMES}
             self._means.update({_metric_name(path, name): MaskedMean() for name in sorted(names)})
 
         # `metrics_epoch_*.json`, the progress bar and all writers of logs take what `Model.get_metrics` says, before
@@ -119,25 +132,39 @@ class LatentDiagnostics(TrainerCallback):
         # Metrics, running averages, counters: whatever a forward pass changes, it changes in a copy.
         shared = {id(parameter): parameter for parameter in model.parameters()}
         model = copy.deepcopy(model, {**shared, id(model.vocab): model.vocab}).eval()
+        measured: List[_Measured] = []
         for path, estimator in _estimators(model).items():
             estimator.train()
-            estimator.register_forward_hook(partial(self._measure, path), with_kwargs=True)
+            estimator.register_forward_hook(partial(self._measure, path, measured), with_kwargs=True)
+        for module in model.modules():
+            if isinstance(module, ArcPruner):
+                # In training it leaves the same arcs to inference and to the loss: both then have the same scores.
+                module.train()
         devices = {parameter.device.index for parameter in model.parameters() if parameter.is_cuda}
-        # The gradients of an RNN in evaluation mode are not to be had from cuDNN. Those of the encoder are not needed.
-        with torch.random.fork_rng(devices), torch.backends.cudnn.flags(enabled=False), torch.no_grad():
-            model(**batch)
+        # The gradients of an RNN in evaluation mode are not to be had from cuDNN.
+        with torch.random.fork_rng(devices), torch.backends.cudnn.flags(enabled=False), torch.enable_grad():
+            loss = model(**batch).get("loss")
+            for entry in measured:
+                self._compare_with_supervision(loss, entry)
 
     def _measure(
-        self, path: str, estimator: Estimator, args: Tuple, kwargs: Dict[str, Any], output: EstimatorOutput
-    ) -> None:
+        self,
+        path: str,
+        measured: List["_Measured"],
+        estimator: Estimator,
+        args: Tuple,
+        kwargs: Dict[str, Any],
+        output: EstimatorOutput,
+    ) -> Optional[EstimatorOutput]:
         if output.instance_loss is None:
-            return
+            return None
         arguments = inspect.signature(estimator.forward).bind(*args, **kwargs).arguments
-        arguments["scores"] = scores = arguments["scores"].detach().requires_grad_()
+        original = arguments["scores"]
+        arguments["scores"] = scores = original.detach().requires_grad_()
         with torch.enable_grad():
-            output = estimator.forward(**arguments)
-            surrogate = _gradient(output.instance_loss, scores)
-        values = dict(output.diagnostics)
+            again = estimator.forward(**arguments)
+            surrogate = _gradient(again.instance_loss, scores)
+        values = dict(again.diagnostics)
         with torch.no_grad():
             structure = arguments["structure"]
             if structure.supports("entropy"):
@@ -147,8 +174,38 @@ class LatentDiagnostics(TrainerCallback):
             cosine = torch.nn.functional.cosine_similarity(exact, surrogate, dim=-1, eps=1e-30)
             values["gradient_cosine"] = cosine.masked_fill(~(exact != 0).any(-1), torch.nan)
             values["cosine_coverage"] = (~values["gradient_cosine"].isnan()).float()
+        self._record(path, values)
+        # From here on the model's loss knows nothing of the estimator: what reaches the scores is supervision.
+        instance_loss = output.instance_loss.detach().requires_grad_()
+        measured.append(_Measured(path, original, instance_loss, surrogate))
+        outputs = {**output.outputs, "instance_loss": instance_loss}
+        return output._replace(value=output.value.detach(), outputs=outputs, instance_loss=instance_loss)
+
+    def _compare_with_supervision(self, loss: Optional[torch.Tensor], measured: "_Measured") -> None:
+        if loss is None or not measured.scores.requires_grad:
+            return
+        inputs = [measured.scores, measured.instance_loss]
+        gradient, weights = torch.autograd.grad(
+            loss, inputs, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        supervised = gradient.flatten(1).double() / weights.double().unsqueeze(-1)
+        absent = (weights == 0) | ~(gradient != 0).flatten(1).any(-1)
+        cosine = torch.nn.functional.cosine_similarity(supervised, measured.surrogate, dim=-1, eps=1e-30)
+        values = {"supervised_gradient_norm": supervised.norm(dim=-1), "supervised_gradient_cosine": cosine}
+        self._record(measured.path, {name: value.masked_fill(absent, torch.nan) for name, value in values.items()})
+
+    def _record(self, path: str, values: Dict[str, torch.Tensor]) -> None:
         for name, value in values.items():
             self._means[_metric_name(path, name)](value, ~value.isnan())
+
+
+class _Measured(NamedTuple):
+    """A call of the estimator at `path`: its scores and instance loss in the model's graph, and its gradient."""
+
+    path: str
+    scores: torch.Tensor
+    instance_loss: torch.Tensor
+    surrogate: torch.Tensor
 
 
 def _estimators(model: Model) -> Dict[str, Estimator]:

@@ -8,10 +8,10 @@ from allennlp.data import TensorDict
 from allennlp.models import Model
 
 from spigot_allennlp.modules import DeterministicRoles
-from spigot_allennlp.training.distributed_trainer import DistributedTrainer
+from spigot_allennlp.training.grouped_norms import GroupedNormTrainer
 
 
-class NanDetectingTrainer(DistributedTrainer):
+class NanDetectingTrainer(GroupedNormTrainer):
     """
     A trainer that ends when a number is no number: with an error that says which tensor was the first that held NaN or
     an infinity, and for which sentences. AllenNLP's ends too, with `nan loss encountered`, if the loss is NaN.

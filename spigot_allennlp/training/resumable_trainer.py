@@ -18,6 +18,7 @@ from allennlp.training.trainer import TrainerCheckpoint
 
 from spigot_allennlp.files import save_atomically
 from spigot_allennlp.training.distributed_trainer import metrics_in
+from spigot_allennlp.training.grouped_norms import takes_groups
 from spigot_allennlp.training.nan_detecting_trainer import NanDetectingTrainer
 
 # In the place of AllenNLP's, but without the notice of that in the output of every command, which `exist_ok` brings.
@@ -28,9 +29,9 @@ Registrable._registry[Trainer].pop("gradient_descent", None)
 class ResumableTrainer(NanDetectingTrainer):
     """
     AllenNLP's `GradientDescentTrainer`, under its name and with its keys (several workers as in `DistributedTrainer`,
-    and errors for NaN and infinities as in `NanDetectingTrainer`). A run that was killed and then recovered ends with
-    the weights and the metrics of a run that was not. AllenNLP's own checkpoints leave out what that takes. Here they
-    also hold, for every worker:
+    norms by group as in `GroupedNormTrainer`, errors for NaN and infinities as in `NanDetectingTrainer`). A run that
+    was killed and then recovered ends with the weights and the metrics of a run that was not. AllenNLP's own
+    checkpoints leave out what that takes. Here they also hold, for every worker:
 
     - the states of the random generators (Python's, NumPy's, torch's on the CPU and on CUDA devices), from which come
       dropout, the noise of estimators and samples; and for each epoch those which its data were shuffled with;
@@ -43,6 +44,8 @@ class ResumableTrainer(NanDetectingTrainer):
     Two things are beyond it: data loaders whose worker processes race each other, and workers of a number other than
     before.
     """
+
+    from_partial_objects = classmethod(takes_groups(GradientDescentTrainer.from_partial_objects.__func__))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

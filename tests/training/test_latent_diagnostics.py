@@ -29,6 +29,7 @@ from tests.estimators.estimator_test_case import (
     LinearDownstream,
     assert_same,
     problem,
+    run,
     structure_of,
 )
 from tests.training.small import configuration, write_corpus
@@ -221,7 +222,7 @@ class TestValues:
         model = model_of("projective_tree", "spigot_ce")
         free = diagnose(model)
         model.requires_grad_(False)
-        assert diagnose(model) == free
+        assert diagnose(model) == pytest.approx(free, rel=0, abs=0, nan_ok=True)
 
     def test_a_batch_without_gold_says_nothing(self):
         given = problem("projective_tree", gold=False)
@@ -317,6 +318,38 @@ def test_an_rnn_downstream_on_a_gpu():
     assert -1 <= metrics["_estimator_gradient_cosine"] <= 1
 
 
+class TestSupervision:
+    """What else of the model's loss reaches the same scores, whatever the weights of its terms."""
+
+    def model(self, estimator: Any, weights: torch.Tensor) -> Model:
+        class Supervised(Latent):
+            def forward(self) -> dict[str, torch.Tensor]:
+                supervised = (0.5 * weights * self.scores).flatten(1).sum(-1)
+                return {"loss": super().forward()["loss"] + supervised.mean()}
+
+        given = problem("projective_tree")
+        return Supervised(given.downstream, given.scores, given.mask, given.structure, estimator=estimator)
+
+    @pytest.mark.parametrize("estimator", ["spigot", "ste", "marginals", "pipeline"])
+    def test_norm_and_cosine(self, estimator):
+        given = problem("projective_tree")
+        weights = torch.randn_like(given.scores)
+        # The first instance has no supervision, and does not count.
+        weights[0] = 0
+        metrics = diagnose(self.model(estimator, weights))
+        norms = (0.5 * weights[1:]).flatten(1).norm(dim=-1)
+        assert metrics["_estimator_supervised_gradient_norm"] == pytest.approx(norms.mean().item(), rel=1e-5)
+        surrogate = run(from_params(Estimator, estimator), given).gradient
+        cosines = torch.nn.functional.cosine_similarity(weights.flatten(1), surrogate.flatten(1), dim=-1, eps=1e-30)
+        found = metrics["_estimator_supervised_gradient_cosine"]
+        assert found == pytest.approx(cosines[1:].mean().item(), rel=1e-5, abs=1e-12)
+
+    def test_without_supervision_there_is_nothing_to_compare_with(self):
+        metrics = diagnose(model_of("projective_tree", "spigot"))
+        assert math.isnan(metrics["_estimator_supervised_gradient_norm"])
+        assert math.isnan(metrics["_estimator_supervised_gradient_cosine"])
+
+
 class TestWhereItArrives:
     def test_files_of_metrics_and_tensorboard(self, tmp_path):
         corpus = write_corpus(tmp_path / "corpus.conllu")
@@ -332,6 +365,11 @@ class TestWhereItArrives:
             "cosine_coverage",
             "arcs_changed",
             "pull_back_distance",
+            "surrogate_nonzero",
+            "score_rms",
+            "mean_score_rms",
+            "supervised_gradient_norm",
+            "supervised_gradient_cosine",
         }
         events = scalars(tmp_path / "run" / "log" / "train")
         for epoch in (0, 1):

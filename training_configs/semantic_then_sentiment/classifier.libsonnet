@@ -31,7 +31,12 @@ local parsing = import '../syntactic_then_semantic/data.libsonnet';
   train_data_path: { sentiment: std.extVar('SPIGOT_SST_TRAIN_DATA'), parsing: std.extVar('SPIGOT_TRAIN_DATA') },
   data_loader: {
     type: 'multitask',
-    scheduler: { type: 'proportional', batch_size: 32, fractions: { parsing: 0.2 } },
+    scheduler: {
+      type: 'proportional',
+      batch_size: 32,
+      fractions: { parsing: 0.2 },
+      sorting_keys: ['tokens'],
+    },
   },
 
   validation_dataset_reader: sentiment,

@@ -76,7 +76,8 @@ local arc_scorer = { type: 'mlp', hidden_dim: mlp_dim, num_layers: 2 };
 
   trainer+: {
     optimizer: { type: 'adam', lr: 1e-3 },
-    grad_norm: 1.0,
+    // For each parser its own, as from an optimizer for each: with one for both, the surrogate is drowned.
+    grad_norm: { '^syntactic_parser\\.': 1.0, default: 1.0 },
     learning_rate_scheduler: { type: 'step', step_size: 10, gamma: 0.5 },
     num_epochs: 30,
   },

@@ -12,7 +12,10 @@ local data = import 'data.libsonnet';
     readers: { syntax: data.dataset_reader { graphs: false }, semantics: semantics },
   },
   train_data_path: { syntax: std.extVar('SPIGOT_TRAIN_DATA'), semantics: std.extVar('SPIGOT_SDP_TRAIN_DATA') },
-  data_loader: { type: 'multitask', scheduler: { type: 'proportional', batch_size: 16 } },
+  data_loader: {
+    type: 'multitask',
+    scheduler: { type: 'proportional', batch_size: 16, sorting_keys: ['tokens'] },
+  },
 
   validation_dataset_reader: semantics,
   validation_data_path: std.extVar('SPIGOT_SDP_VALIDATION_DATA'),

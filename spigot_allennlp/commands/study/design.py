@@ -307,8 +307,8 @@ def _check_estimator(config: str, params: Dict[str, Any], name: str, arguments: 
     with _quietly():
         try:
             estimator = Estimator.from_params(Params(copy.deepcopy(arguments)))
-            if "structure" in params["model"]:
-                structure = copy.deepcopy(params["model"]["structure"])
+            structure = copy.deepcopy(params["model"].get("structure"))
+            if structure is not None:
                 structure = LatentStructure.from_params(structure if isinstance(structure, str) else Params(structure))
                 estimator.check(structure)
         except (ConfigurationError, TypeError) as error:

@@ -6,6 +6,7 @@ from typing import Optional, Union
 from allennlp.common.checks import ConfigurationError
 from allennlp.data import Instance
 from allennlp.data.data_loaders.multitask_scheduler import HomogeneousRoundRobinScheduler, MultiTaskScheduler
+from allennlp.data.samplers import BucketBatchSampler
 
 
 @MultiTaskScheduler.register("proportional")
@@ -23,6 +24,11 @@ class ProportionalScheduler(HomogeneousRoundRobinScheduler):
         Whether to leave out what is less than a batch.
     fractions : `Dict[str, float]`, optional (default = `{}`)
         What part of a data set, by its name, an epoch takes, drawn anew for each; all of those that are not named.
+    sorting_keys : `List[str]`, optional (default = `None`)
+        Fields by whose lengths the instances of each data set are grouped into batches, as by AllenNLP's `bucket`
+        sampler, so that batches have little padding. `None`: instances stay in the order in which they come.
+    padding_noise : `float`, optional (default = `0.1`)
+        The noise that sorting adds to lengths, as a fraction of them, so that batches differ between epochs.
 
     # Errors
 
@@ -34,9 +40,13 @@ class ProportionalScheduler(HomogeneousRoundRobinScheduler):
         batch_size: Union[int, dict[str, int]],
         drop_last: bool = False,
         fractions: Optional[dict[str, float]] = None,
+        sorting_keys: Optional[list[str]] = None,
+        padding_noise: float = 0.1,
     ) -> None:
         super().__init__(batch_size, drop_last)
         self.fractions = fractions or {}
+        self.sorting_keys = sorting_keys
+        self.padding_noise = padding_noise
         for name, fraction in self.fractions.items():
             if not 0 < fraction <= 1:
                 raise ConfigurationError(f"the fraction of '{name}' is {fraction}; valid: a number > 0 and <= 1")
@@ -46,9 +56,17 @@ class ProportionalScheduler(HomogeneousRoundRobinScheduler):
         for name in self.fractions.keys() & taken.keys():
             instances = list(taken[name])
             taken[name] = random.sample(instances, self._count(name, len(instances)))
+        if self.sorting_keys:
+            taken = {name: self._by_length(name, list(instances)) for name, instances in taken.items()}
         batches = list(super().batch_instances(taken))
         random.shuffle(batches)
         return batches
+
+    def _by_length(self, name: str, instances: list[Instance]) -> list[Instance]:
+        """Batch after batch of instances of similar lengths, an incomplete one last."""
+        sampler = BucketBatchSampler(self.batch_size[name], self.sorting_keys, self.padding_noise)
+        batches = sorted(sampler.get_batch_indices(instances), key=len, reverse=True)
+        return [instances[index] for batch in batches for index in batch]
 
     def count_batches(self, dataset_counts: dict[str, int]) -> int:
         return super().count_batches({name: self._count(name, count) for name, count in dataset_counts.items()})
