@@ -177,17 +177,27 @@ def undirected_trees(tokens: int) -> torch.Tensor:
     return arcs + arcs.mT
 
 
-@lru_cache(maxsize=None)
-def labeled_trees(tokens: int, projective: bool, single_root: bool, labels: int) -> torch.Tensor:
-    """All trees with a label for each arc."""
+def _labeled(arcs: torch.Tensor, labels: int) -> torch.Tensor:
+    """All ways to give each word's arc one label."""
+    tokens = arcs.size(-1)
     vertices = []
-    for tree in trees(tokens, projective, single_root):
+    for tree in arcs:
         for chosen in itertools.product(range(labels), repeat=max(tokens - 1, 0)):
             vertex = torch.zeros(tokens, tokens, labels, dtype=torch.float64)
             for word, label in enumerate(chosen, start=1):
                 vertex[word, :, label] = tree[word]
             vertices.append(vertex)
     return torch.stack(vertices)
+
+
+@lru_cache(maxsize=None)
+def labeled_trees(tokens: int, projective: bool, single_root: bool, labels: int) -> torch.Tensor:
+    return _labeled(trees(tokens, projective, single_root), labels)
+
+
+@lru_cache(maxsize=None)
+def labeled_single_heads(tokens: int) -> torch.Tensor:
+    return _labeled(single_heads(tokens), LABELS)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -394,6 +404,17 @@ def _tree_case(projective: bool, single_root: bool, **params: Any) -> Case:
     )
 
 
+def _labeled_tree_case(projective: bool, single_root: bool, **params: Any) -> Case:
+    name = "projective_tree" if projective else "nonprojective_tree"
+    return _case(
+        {"type": name, "single_root": single_root, "num_labels": LABELS, **params},
+        lambda tokens: labeled_trees(tokens, projective, single_root, LABELS),
+        hull=labeled_single_heads if params.get("projection") == "single_head" else None,
+        shape=lambda tokens: (tokens, tokens, LABELS),
+        max_tokens=4,
+    )
+
+
 CASES: dict[str, Case] = {
     "categorical": _case({"type": "categorical"}, categories, shape=lambda options: (options,)),
     "single_head": _case({"type": "single_head"}, single_heads),
@@ -421,6 +442,9 @@ CASES: dict[str, Case] = {
         shape=lambda tokens: (tokens, tokens, 1 + LABELS),
         max_tokens=3,
     ),
+    "labeled_projective_tree": _labeled_tree_case(projective=True, single_root=True),
+    "labeled_nonprojective_tree": _labeled_tree_case(projective=False, single_root=False),
+    "labeled_projective_tree_relaxed": _labeled_tree_case(projective=True, single_root=True, projection="single_head"),
     "k_subset": _case(
         {"type": "k_subset", "k": 2},
         lambda options: subsets(options, 2, 2),
