@@ -45,6 +45,7 @@ class Tree(LatentStructure):
             at_least_one("num_labels", num_labels)
             self.dimensions = (*LatentStructure.dimensions, "labels")
             self.competing_dimensions = 2
+            self.labeled = True
 
     # Whether the set is that of all projective trees (true) or of all trees (false), whose exact projections are
     # compiled as a whole. A subclass over any other set of trees says `None`, and its projection goes by its argmax.

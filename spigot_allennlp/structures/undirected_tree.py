@@ -16,7 +16,7 @@ from spigot_allennlp.structures.latent_structure import LatentStructure
 @LatentStructure.register("undirected_tree")
 class UndirectedTree(LatentStructure):
     """
-    Spanning trees of the complete graph over the tokens. Parts are `(batch, tokens, tokens)`, symmetric: an edge is
+    Spanning trees of the complete graph over the tokens. Parts are `(batch, nodes, nodes)`, symmetric: an edge is
     both `[b, i, j]` and `[b, j, i]`, and its score is the sum of both. `mask` is `(batch, tokens)`, true for real
     tokens; there is no ROOT.
 
@@ -25,6 +25,8 @@ class UndirectedTree(LatentStructure):
     al. 2018).
     """
 
+    # Not those of arcs from heads to dependents, which models take.
+    dimensions = ("batch", "nodes", "nodes")
     competing_dimensions = 2
 
     def legal_parts(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
