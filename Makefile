@@ -24,7 +24,9 @@ $(INSTALLED): setup.cfg pyproject.toml requirements/constraints.txt scripts/setu
 
 train: $(INSTALLED)
 	$(VENV)/bin/allennlp train $(CONFIG) --include-package spigot_allennlp --serialization-dir $(RUN) --force
-	$(VENV)/bin/allennlp evaluate $(RUN)/model.tar.gz fixtures/graphs/test.conllu --include-package spigot_allennlp
+	$(VENV)/bin/allennlp evaluate $(RUN)/model.tar.gz fixtures/graphs/test.conllu --include-package spigot_allennlp \
+	    --output-file $(RUN)/test_metrics.json
+	@$(VENV)/bin/python scripts/show_metrics.py $(RUN)/metrics.json $(RUN)/test_metrics.json
 
 test: $(INSTALLED)
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadscope

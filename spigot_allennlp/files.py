@@ -2,11 +2,16 @@
 Files that are whole at every moment.
 """
 
+import errno
 import os
+import shutil
 from contextlib import contextmanager, suppress
 from typing import Any, Iterator
 
 import torch
+
+# Less space than that, in bytes, is none.
+_FULL = 2**20
 
 
 @contextmanager
@@ -21,6 +26,11 @@ def written_atomically(path: Any, several_writers: bool = False) -> Iterator[str
         The file to be replaced.
     several_writers : `bool`, optional (default = `False`)
         Whether several processes may write the file at the same time. The last one wins.
+
+    # Errors
+
+    `OSError` that names the file and its size so far, if the disk is full. Whatever the error is, nothing is left of
+    the new file.
     """
     part = f"{path}.{os.getpid()}.part" if several_writers else f"{path}.part"
     try:
@@ -28,9 +38,21 @@ def written_atomically(path: Any, several_writers: bool = False) -> Iterator[str
         with open(part, "rb") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
+        size = os.path.getsize(part) if os.path.exists(part) else 0
+        free = shutil.disk_usage(os.path.dirname(part) or ".").free
         with suppress(OSError):
             os.remove(part)
+        # torch's own writer does not say what the operating system said.
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or (
+            isinstance(error, RuntimeError) and free < _FULL
+        ):
+            raise OSError(
+                errno.ENOSPC,
+                f"the disk is full: {size:,} bytes of this file could be written, and {free:,} are left. What was "
+                "written of it is removed, and what was there before is kept",
+                os.fspath(path),
+            ) from error
         raise
 
 

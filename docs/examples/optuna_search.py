@@ -10,9 +10,11 @@ goes on where it was, and several of them, also on several machines that share t
 import argparse
 import json
 from pathlib import Path
+from typing import Tuple
 
 import optuna
 from allennlp.commands.train import train_model_from_file
+from allennlp.common import Params
 
 import spigot_allennlp  # noqa: F401
 
@@ -26,31 +28,37 @@ def settings(trial: optuna.Trial) -> dict:
     }
 
 
+def validation_metric(config: str, overrides: str) -> Tuple[str, str]:
+    """Its sign and name, as the configuration has it: `("+", "labeled_f1")`."""
+    name = Params.from_file(config, overrides)["trainer"].get("validation_metric", "-loss")
+    return name[0], name[1:]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="a training configuration")
     parser.add_argument("directory", type=Path, help="for the runs and search.db")
     parser.add_argument("--trials", type=int, default=20, help="how many to run now (default: %(default)s)")
-    parser.add_argument("--metric", default="best_validation_labeled_f1", help="of metrics.json (default: %(default)s)")
     parser.add_argument("-o", "--overrides", default="{}", help="JSON, for all trials, as in allennlp train")
     arguments = parser.parse_args()
     arguments.directory.mkdir(parents=True, exist_ok=True)
+    sign, metric = validation_metric(arguments.config, arguments.overrides)
 
     def objective(trial: optuna.Trial) -> float:
         run = arguments.directory / f"trial{trial.number}"
         overrides = json.dumps({**json.loads(arguments.overrides), **settings(trial)})
         train_model_from_file(arguments.config, run, overrides=overrides, force=True)
-        return json.loads((run / "metrics.json").read_text())[arguments.metric]
+        return json.loads((run / "metrics.json").read_text())[f"best_validation_{metric}"]
 
     study = optuna.create_study(
         study_name=Path(arguments.config).stem,
         storage=f"sqlite:///{arguments.directory}/search.db",
-        direction="maximize",
+        direction="maximize" if sign == "+" else "minimize",
         load_if_exists=True,
     )
     study.optimize(objective, n_trials=arguments.trials)
     best = study.best_trial
-    print(f"best: trial {best.number} of {len(study.trials)}, {arguments.metric} {best.value:.4f}")
+    print(f"best: trial {best.number} of {len(study.trials)}, {metric} {best.value:.4f}")
     print(json.dumps(best.params, indent=2))
 
 

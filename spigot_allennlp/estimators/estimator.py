@@ -4,6 +4,7 @@ import torch
 from allennlp.common import Registrable
 from allennlp.common.checks import ConfigurationError
 
+from spigot_allennlp.functional.derivatives import refuse_transforms
 from spigot_allennlp.structures.latent_structure import LatentStructure, registered_name
 
 Downstream = Callable[[torch.Tensor], Dict[str, torch.Tensor]]
@@ -92,11 +93,29 @@ class Estimator(torch.nn.Module, Registrable):
 
         # Errors
 
-        `ValueError` if the downstream model's `instance_loss` is not one number for each instance.
+        `TypeError` if `structure` and `downstream` are not what they should be, or the latter does not return a
+        dictionary. `ValueError` if its `instance_loss` is not one number for each instance, or has another name.
         """
+        if not isinstance(structure, LatentStructure) or not callable(downstream):
+            given = ", ".join(type(argument).__name__ for argument in (structure, downstream))
+            raise TypeError(
+                f"structure and downstream are {given}; valid: (scores, mask, structure, downstream) in this order, "
+                "with a LatentStructure and a function of z"
+            )
+        refuse_transforms(scores)
 
         def checked_downstream(value: torch.Tensor) -> Dict[str, torch.Tensor]:
             outputs = downstream(value)
+            if not isinstance(outputs, dict):
+                raise TypeError(
+                    f"downstream returned a {type(outputs).__name__}; valid: a dictionary with 'instance_loss', one "
+                    "loss for each instance"
+                )
+            if "instance_loss" not in outputs and "loss" in outputs:
+                raise ValueError(
+                    "downstream returned 'loss', but no 'instance_loss'; valid: 'instance_loss', one loss for each "
+                    f"instance, {tuple(scores.shape[:1])}, which is reduced afterwards"
+                )
             loss = outputs.get("instance_loss")
             if loss is not None and loss.shape != scores.shape[:1]:
                 raise ValueError(

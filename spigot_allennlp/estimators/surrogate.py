@@ -17,6 +17,7 @@ from typing import Callable, Dict, Optional, Tuple
 import torch
 
 from spigot_allennlp.estimators.estimator import Downstream
+from spigot_allennlp.functional.derivatives import last_derivative
 
 
 def per_instance(vector: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -44,16 +45,23 @@ class _RecordLossScale(torch.autograd.Function):
         return gradient, None
 
 
+_SURROGATE_ONCE = (
+    "a surrogate gradient is not the derivative of a loss and cannot be differentiated itself (create_graph=True); "
+    "valid: an estimator that is exact, such as 'marginals' or 'minimum_risk'"
+)
+
+
 class _SurrogateNode(torch.autograd.Function):
     """Forward: a given value for `z`. Backward: `c * surrogate(gradient / c)` for the scores."""
 
     @staticmethod
     def forward(ctx, scores, value, scale: _LossScale, surrogate) -> torch.Tensor:
-        ctx.scale, ctx.surrogate, ctx.dtype = scale, surrogate, scores.dtype
+        ctx.scale, ctx.surrogate = scale, surrogate
+        ctx.save_for_backward(scores)
         return value.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @last_derivative(_SURROGATE_ONCE)
     def backward(ctx, gradient: torch.Tensor):
         # Taken, not read: a later backward pass through a retained graph brings its own.
         scale, ctx.scale.value = ctx.scale.value, None
@@ -70,7 +78,7 @@ class _SurrogateNode(torch.autograd.Function):
         finite = g.isfinite().flatten(1).all(-1)
         pulled = ctx.surrogate(torch.where(per_instance(finite, g), g, 0.0))
         pulled = torch.where(per_instance(finite, g), pulled, torch.nan)
-        return torch.where(c == 0, 0.0, c * pulled).to(ctx.dtype), None, None, None
+        return torch.where(c == 0, 0.0, c * pulled).to(ctx.saved_tensors[0].dtype), None, None, None
 
 
 def attach_in_one_pass(

@@ -6,12 +6,12 @@ Every kernel of `spigot_allennlp.functional` is compiled by numba on its first u
 
 import builtins
 import dis
-import functools
 import hashlib
 import logging
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple
@@ -43,7 +43,8 @@ class _CompilationNotice(event.Listener):
     def on_start(self, event: Any) -> None:
         if not self._said and str(event.data["dispatcher"].py_func.__module__).startswith("spigot_allennlp."):
             self._said = True
-            logger.warning("Compiling the structured-inference kernels: once per machine, cached on disk afterwards.")
+            cached = "" if _warn_of_no_cache.cache_info().currsize else ": once per machine, cached on disk afterwards"
+            logger.warning(f"Compiling the structured-inference kernels{cached}.")
 
     def on_end(self, event: Any) -> None:
         pass
@@ -61,7 +62,7 @@ def _globals_of(code: CodeType) -> Iterator[str]:
             yield from _globals_of(instruction.argval)
 
 
-@functools.lru_cache(maxsize=None)
+@lru_cache(maxsize=None)
 def _file_of(module: str) -> bytes:
     path = getattr(sys.modules.get(module), "__file__", None)
     return Path(path).read_bytes() if path else b""
@@ -130,9 +131,29 @@ def kernel(function: Optional[Callable] = None, *, fastmath: Any = None, **optio
         flags = _FASTMATH if fastmath is None else fastmath
         settings = {**options, "fastmath": flags if isinstance(flags, bool) else sorted(flags)}
         python_function.__qualname__ += f"_{_fingerprint(python_function, settings)}"
-        return numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=flags, **options)(python_function)
+        compiled = numba.njit(nogil=True, error_model="numpy", fastmath=flags, **options)(python_function)
+        _enable_cache(compiled)
+        return compiled
 
     return compile_lazily if function is None else compile_lazily(function)
+
+
+def _enable_cache(compiled: Any) -> None:
+    try:
+        compiled.enable_caching()
+    except RuntimeError as error:
+        if "no locator available" not in str(error):
+            raise
+        _warn_of_no_cache()
+
+
+@lru_cache(maxsize=None)
+def _warn_of_no_cache() -> None:
+    """Once."""
+    logger.warning(
+        "No directory for a cache of compiled kernels can be written: every program compiles those that it needs, "
+        "about a minute for all. The environment variable NUMBA_CACHE_DIR names another directory."
+    )
 
 
 _executor: Optional[Tuple[int, int, ThreadPoolExecutor]] = None

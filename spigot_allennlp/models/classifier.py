@@ -10,6 +10,7 @@ from spigot_allennlp.checks import one_of
 from spigot_allennlp.estimators import Downstream
 from spigot_allennlp.metrics import Accuracy, TreeScores
 from spigot_allennlp.models.latent_structure_model import LatentStructureModel
+from spigot_allennlp.models.supervision import LABELS, Supervision
 
 _TREE = ("latent", "none")
 
@@ -93,6 +94,9 @@ class LatentStructureClassifier(LatentStructureModel):
                 for row in probabilities.tolist()
             ],
         }
+
+    def supervision(self) -> Dict[str, Supervision]:
+        return {"label": LABELS}
 
     def get_metrics(self, reset: bool = False) -> Dict[str, float]:
         """

@@ -14,6 +14,7 @@ from spigot_allennlp.functional.trees import heads_from_arcs
 from spigot_allennlp.metrics import TreeScores
 from spigot_allennlp.models.kept_archives import KeepsArchives
 from spigot_allennlp.models.readable import readable_trees
+from spigot_allennlp.models.supervision import TREES, Supervision
 from spigot_allennlp.models.vocabularies import check_vocabulary
 from spigot_allennlp.modules import ArcPruner, ParserHead, TextEncoder
 from spigot_allennlp.modules.root import with_root
@@ -148,6 +149,9 @@ class SyntacticParser(KeepsArchives):
             "words": words,
             **readable_trees(heads, relations, words, self.syntactic_head.relations),
         }
+
+    def supervision(self) -> Dict[str, Supervision]:
+        return {"head_indices": TREES}
 
     def get_metrics(self, reset: bool = False) -> Dict[str, float]:
         """

@@ -15,6 +15,7 @@ from spigot_allennlp.metrics import DependencyGraphF1, TreeScores
 from spigot_allennlp.models.kept_archives import KeepsArchives
 from spigot_allennlp.models.latent_structure_model import LatentStructureModel
 from spigot_allennlp.models.readable import readable_graphs, readable_trees
+from spigot_allennlp.models.supervision import GRAPHS, TREES, Supervision
 from spigot_allennlp.models.syntactic_parser import ParserState, SyntacticParser, check_tree_pruner
 from spigot_allennlp.models.vocabularies import check_vocabulary
 from spigot_allennlp.modules import (
@@ -347,6 +348,17 @@ class SyntacticThenSemantic(KeepsArchives, LatentStructureModel):
             readable.update(readable_trees(heads, relations, words, Relations(self.vocab, "head_relations")))
         # The loss is that of a batch: it says nothing about a sentence.
         return readable
+
+    def supervision(self) -> Dict[str, Supervision]:
+        """Graphs, and trees where `syntax` is `"gold"` or a syntactic loss counts at any time."""
+        needed = {"arc_tags": GRAPHS}
+        weights = [float(self.syntactic_loss_weight.weight(torch.tensor(step))) for step in (0, 2**40)]
+        if self.syntax == "gold":
+            needed["head_indices"] = TREES._replace(instead="another 'syntax' than 'gold'")
+        elif self.syntax == "latent" and not self.frozen_parser and max(weights) > 0:
+            instead = "'syntactic_loss_weight': 0 for a tree without supervision, or 'syntax': 'none'"
+            needed["head_indices"] = TREES._replace(instead=instead, essential=False)
+        return needed
 
     def get_metrics(self, reset: bool = False) -> Dict[str, float]:
         """

@@ -9,14 +9,15 @@ libraries alike; its docstring gives the reason.
 | `clip_grad_norm_`, for sparse gradients | `torch` | no: it failed |
 | `TensorCache` | `torch` | no: it failed |
 | `MultiProcessDataLoader`, for spawned workers | `torch` | no: it failed |
-| `TorchDdpAccelerator` | `torch` | yes: `find_unused_parameters` is true by default |
 | `torch.load` of NumPy scalars | `checkpoints` | no: recovering failed |
 | `Checkpointer`, `Params.to_file`, `dump_metrics` | `checkpoints` | no: the same files, each written at once |
 | `MovingAverage`, recovered | `checkpoints` | no: its averages were lost |
 | `diff`, for integers | `commands` | no: it failed |
 | `build-vocab -o` | `commands` | no: the option had no effect |
-| `predict --silent` | `commands` | yes: it shows a progress bar |
+| `predict --silent` | `commands` | yes: it logs nothing, and shows a progress bar on a terminal |
 | `predict`, for input that is not UTF-8 | `commands` | no: its error names the file |
+| `create_kwargs` | `configs` | yes: keys that were ignored are refused |
+| `train_model`, `create_serialization_dir` | `runs` | yes: a second run in the same directory is refused |
 | `WandBCallback` | `libraries` | no: it failed |
 | `cached_transformers.get_tokenizer` | `libraries` | no: it failed |
 | `archive_model` | `archives` | no: the same file, written at once |
@@ -29,7 +30,18 @@ What AllenNLP needs to be imported at all comes earlier, in `spigot_allennlp_sta
 silenced in `THIRD_PARTY_WARNINGS` only.
 """
 
-from spigot_allennlp.patches import archives, checkpoints, commands, extraction, libraries, torch, untrusted, vectors
+from spigot_allennlp.patches import (
+    archives,
+    checkpoints,
+    commands,
+    configs,
+    extraction,
+    libraries,
+    runs,
+    torch,
+    untrusted,
+    vectors,
+)
 from spigot_allennlp.patches.torch import THIRD_PARTY_WARNINGS
 
 __all__ = ["THIRD_PARTY_WARNINGS", "apply"]
@@ -39,5 +51,5 @@ def apply() -> None:
     """
     Apply every patch. Calling it again does nothing.
     """
-    for patches in (torch, checkpoints, commands, libraries, extraction, untrusted, archives, vectors):
+    for patches in (torch, checkpoints, commands, configs, libraries, runs, extraction, untrusted, archives, vectors):
         patches.apply()

@@ -7,7 +7,6 @@ import itertools
 import os
 import pickle
 import shutil
-import sys
 import tarfile
 import tempfile
 import zlib
@@ -25,20 +24,15 @@ from spigot_allennlp import pretrained
 from spigot_allennlp.files import written_atomically
 from spigot_allennlp.patches import untrusted
 from spigot_allennlp.patches.extraction import GuardedTarFile
-from spigot_allennlp.patches.replacement import replace
+from spigot_allennlp.patches.replacement import replace, replace_everywhere
 
 
 def apply() -> None:
     """
     Apply every patch of this file. Calling it again does nothing.
     """
-    for name, make in (("load_archive", _safely_and_naming_the_archive), ("archive_model", _whole_archive)):
-        original = getattr(archival, name)
-        replace(archival, name, make)
-        for module in list(sys.modules.values()):
-            # Commands and predictors have names of their own for it.
-            if getattr(module, name, None) is original:
-                setattr(module, name, getattr(archival, name))
+    replace_everywhere(archival, "load_archive", _safely_and_naming_the_archive)
+    replace_everywhere(archival, "archive_model", _whole_archive)
     replace(archival, "extracted_archive", _extracted_in_its_place)
     replace(archival, "_load_dataset_readers", _with_a_checked_config)
     replace(nn_util, "read_state_dict", _naming_the_weights)

@@ -3,6 +3,7 @@ Faults of AllenNLP's own commands.
 """
 
 import functools
+import logging
 from types import SimpleNamespace
 from typing import Any, Callable, Dict, Iterator
 from unittest import mock
@@ -18,8 +19,11 @@ def apply() -> None:
     """
     Apply every patch of this file. Calling it again does nothing.
     """
+    # It tells of every plugin, before a command could say what it wants to hear.
+    logging.getLogger("allennlp.common.plugins").setLevel(logging.WARNING)
     replace(diff, "checkpoint_diff", _differences_of_counters)
     replace(build_vocab, "build_vocab_from_args", _overrides_of_build_vocab)
+    replace(predict, "_get_predictor", _silence)
     replace(predict._PredictManager, "run", _progress_of_silent_predictions)
     replace(predict._PredictManager, "_get_json_data", _utf8_lines)
 
@@ -53,18 +57,37 @@ def _overrides_of_build_vocab(original: Callable) -> Callable:
     return build_vocab_from_args
 
 
+def _silence(original: Callable) -> Callable:
+    """`allennlp predict --silent` is silent about predictions, but logs a hundred lines of what it loads."""
+
+    def get_predictor(args: Any) -> Any:
+        if args.silent:
+            logging.disable(logging.INFO)
+        try:
+            return original(args)
+        except BaseException:
+            logging.disable(logging.NOTSET)
+            raise
+
+    return get_predictor
+
+
 def _progress_of_silent_predictions(original: Callable) -> Callable:
     """
-    `allennlp predict --silent` shows nothing for as long as it takes. (Otherwise predictions are printed.)
+    `allennlp predict --silent` shows nothing for as long as it takes: on a terminal, now a bar. (Otherwise predictions
+    are printed.)
     """
 
     def run(self: Any) -> None:
         if not self._print_to_console:
             for name in ("_get_json_data", "_get_instance_data"):
                 inputs = getattr(self, name)
-                bar = functools.partial(Tqdm.tqdm, desc="predicting", unit=" inputs", delay=2)
+                bar = functools.partial(Tqdm.tqdm, desc="predicting", unit=" inputs", delay=2, disable=None)
                 setattr(self, name, lambda inputs=inputs, bar=bar: bar(inputs()))
-        original(self)
+        try:
+            original(self)
+        finally:
+            logging.disable(logging.NOTSET)
 
     return run
 

@@ -1,5 +1,6 @@
 import functools
 import inspect
+import sys
 from typing import Any, Callable
 
 _PATCHED = "_spigot_allennlp_patched"
@@ -16,3 +17,14 @@ def replace(owner: Any, name: str, make: Callable[[Callable], Callable]) -> None
         replacement = functools.wraps(original)(make(original))
         setattr(replacement, _PATCHED, True)
         setattr(owner, name, classmethod(replacement) if of_class else replacement)
+
+
+def replace_everywhere(owner: Any, name: str, make: Callable[[Callable], Callable]) -> None:
+    """
+    As `replace`, for a function that modules have imported by its name, too: commands and predictors, for example.
+    """
+    original = getattr(owner, name)
+    replace(owner, name, make)
+    for module in list(sys.modules.values()):
+        if getattr(module, name, None) is original:
+            setattr(module, name, getattr(owner, name))

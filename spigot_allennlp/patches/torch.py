@@ -43,7 +43,6 @@ def apply() -> None:
     replace(file_utils.TensorCache, "__setitem__", _readable_tensor_cache)
     for name in ("_start_instance_workers", "_start_batch_workers"):
         replace(multiprocess_data_loader.MultiProcessDataLoader, name, _lock_of_the_same_context)
-    _expect_unused_parameters()
 
 
 def _reduce_on_plateau(original: Callable) -> Callable:
@@ -116,12 +115,3 @@ def _lock_of_the_same_context(original: Callable) -> Callable:
             return original(self, queue, ctx)
 
     return start_workers
-
-
-def _expect_unused_parameters() -> None:
-    """
-    Where the batch of one worker has no gold trees, or no arcs, or the weight of a loss is 0, some parameters get no
-    gradient, for which torch's data-parallel wrapper waits unless told to look for them. Here that is the default of
-    the `ddp_accelerator` that AllenNLP takes where a configuration names none.
-    """
-    ddp_accelerator.TorchDdpAccelerator.__init__.__kwdefaults__["find_unused_parameters"] = True

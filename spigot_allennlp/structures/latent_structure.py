@@ -4,6 +4,7 @@ import torch
 from allennlp.common import Registrable
 from allennlp.common.checks import ConfigurationError
 
+from spigot_allennlp.functional.derivatives import refuse_transforms
 from spigot_allennlp.functional.sparsemap import CompiledOracle, Oracle, sparse_distribution, sparsemap_project
 from spigot_allennlp.functional.trees import legal_arcs
 
@@ -371,6 +372,7 @@ class LatentStructure(Registrable):
         """
         Scores in float32 or float64 with illegal parts at 0, the mask, and whether any legal score is -inf.
         """
+        refuse_transforms(scores)
         if not scores.is_floating_point():
             raise ValueError(f"scores must be of a floating-point type, not {scores.dtype}")
         if scores.dim() != len(self.dimensions):
@@ -437,17 +439,6 @@ class LatentStructure(Registrable):
             raise ValueError(
                 f"mask is true behind a false column in rows {rows}: real tokens must come first, and the first "
                 "column (ROOT) must be true in every row that is not all padding"
-            )
-        return mask
-
-    def _check_option_mask(self, scores: torch.Tensor, mask: Optional[torch.Tensor]) -> torch.Tensor:
-        """For structures over options `(batch, options)`, of which an instance may have any subset."""
-        if mask is None:
-            return torch.ones_like(scores, dtype=torch.bool)
-        if mask.dtype != torch.bool or mask.shape != scores.shape:
-            raise ValueError(
-                f"mask must be a boolean tensor of the scores' shape {tuple(scores.shape)}, or None, "
-                f"not {mask.dtype} {tuple(mask.shape)}"
             )
         return mask
 

@@ -1,9 +1,15 @@
+import multiprocessing
+import os
+import threading
 from collections.abc import Iterable, Iterator
+from functools import wraps
+from multiprocessing.connection import wait
 from typing import Any, Dict, Optional, Tuple
 
 import torch
 from allennlp.common.util import is_distributed
 from allennlp.data import DataLoader, TensorDict
+from allennlp.nn.parallel import DdpAccelerator, TorchDdpAccelerator
 from allennlp.training import GradientDescentTrainer
 from allennlp.training.metrics import Metric
 
@@ -21,11 +27,31 @@ class DistributedTrainer(GradientDescentTrainer):
     - An epoch of training ends for all workers before the first batch that one of them lacks, also in the middle of an
       accumulated step, where AllenNLP's workers wait for each other for ever.
     - Every worker draws noise and samples of its own (dropout, too). AllenNLP's, seeded alike, all draw the same.
+    - Where the batch of one worker has no gold trees, or no arcs, or the weight of a loss is 0, some parameters get no
+      gradient, for which torch's data-parallel wrapper would wait for ever: `find_unused_parameters` is true, unless
+      the config has a `ddp_accelerator`.
+    - Workers end when the process that started them ends, however that is killed. AllenNLP's train on.
     """
+
+    @classmethod
+    @wraps(GradientDescentTrainer.from_partial_objects.__func__)
+    def from_partial_objects(
+        cls,
+        *args: Any,
+        distributed: bool = False,
+        cuda_device: Any = None,
+        ddp_accelerator: Optional[DdpAccelerator] = None,
+        **kwargs: Any,
+    ) -> "DistributedTrainer":
+        if distributed and ddp_accelerator is None:
+            ddp_accelerator = TorchDdpAccelerator(find_unused_parameters=True, cuda_device=cuda_device)
+        others = {"distributed": distributed, "cuda_device": cuda_device, "ddp_accelerator": ddp_accelerator}
+        return super().from_partial_objects(*args, **kwargs, **others)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self._distributed and is_distributed():
+            _end_with_parent()
             torch.manual_seed(torch.initial_seed() + torch.distributed.get_rank())
 
     def batch_outputs(self, batch: TensorDict, for_training: bool) -> Dict[str, torch.Tensor]:
@@ -63,6 +89,21 @@ class DistributedTrainer(GradientDescentTrainer):
             for module in self.model.modules()
             for _, metric in metrics_in("", vars(module))
         )
+
+
+def _end_with_parent() -> None:
+    """torch asks for an interrupt, which a worker of a background command ignores."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        # Other children of the parent may hold what its sentinel waits for.
+        while os.getppid() == parent.pid and not wait([parent.sentinel], timeout=1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()
 
 
 class _InStep:

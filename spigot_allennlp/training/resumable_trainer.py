@@ -17,6 +17,7 @@ from allennlp.training.metrics import Metric
 from allennlp.training.trainer import TrainerCheckpoint
 
 from spigot_allennlp.files import save_atomically
+from spigot_allennlp.training.before_training import check_supervision, check_validation_metric
 from spigot_allennlp.training.distributed_trainer import metrics_in
 from spigot_allennlp.training.grouped_norms import takes_groups
 from spigot_allennlp.training.nan_detecting_trainer import NanDetectingTrainer
@@ -45,9 +46,12 @@ class ResumableTrainer(NanDetectingTrainer):
     before.
     """
 
-    from_partial_objects = classmethod(takes_groups(GradientDescentTrainer.from_partial_objects.__func__))
+    from_partial_objects = classmethod(takes_groups(NanDetectingTrainer.from_partial_objects.__func__))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if "grad_norm" in kwargs and kwargs["grad_norm"] is None:
+            # As for all other keys, `null` is what leaving the key out is.
+            kwargs["grad_norm"] = False
         super().__init__(*args, **kwargs)
         # The states of the generators that shuffle, at the beginning of each epoch.
         self._shuffles: List[Dict[str, Any]] = []
@@ -96,6 +100,10 @@ class ResumableTrainer(NanDetectingTrainer):
 
     def _try_train(self) -> Tuple[Dict[str, Any], int]:
         if self._resumed is None:
+            state = _generators()
+            check_validation_metric(self.model, self._metric_tracker, self._validation_data_loader)
+            check_supervision(self.model, self.data_loader, self._validation_data_loader, self._metric_tracker)
+            _set_generators(state)
             return super()._try_train()
         # Behind the callbacks' `on_start`, which may set some of it to what it is at the beginning of a run.
         self._should_validate_this_epoch = self._resumed["validates"]

@@ -24,8 +24,8 @@ from spigot_allennlp.commands.study import worker
 from spigot_allennlp.commands.study.command import study
 from spigot_allennlp.commands.study.design import Design, design, read_description
 from spigot_allennlp.commands.study.executors import Executor, Job
-from spigot_allennlp.commands.study.figures import draw_figures
-from spigot_allennlp.commands.study.report import read_result
+from spigot_allennlp.commands.study.figures import _bounds, draw_figures
+from spigot_allennlp.commands.study.report import read_result, write_summary
 from spigot_allennlp.commands.study.run_folder import read_state
 from tests.commands.test_allennlp_commands import command
 from tests.conftest import PROJECT_ROOT
@@ -172,6 +172,13 @@ class TestResults:
         scores = [sum(by_setting["| spigot", size]) for size in ("0.5", "2")]
         assert best[0].startswith(f"| spigot | {'0.5' if scores[0] >= scores[1] else '2'} |")
         assert [line.split(" | ")[0] for line in best[1:]] == ["| marginals", "| none"]
+        assert ("`test` columns" in lines[2]) == any(name.startswith("test_") for name in rows(finished)[0])
+
+    def test_summary_of_steps_without_an_effect(self, tmp_path):
+        """The optimizer is Adam."""
+        for estimator, said in (("ste", True), ("spigot", False)):
+            write_summary(tmp_path, plan(estimators=[estimator], step_sizes=[0.5, 2]), [])
+            assert ("their order says nothing" in (tmp_path / "summary.md").read_text()) == said
 
     def test_figures(self, finished: Path):
         pytest.importorskip("matplotlib")
@@ -188,6 +195,30 @@ class TestResults:
         draw_figures(tmp_path, results, design_)
         (axes,) = drawn["step_size"].axes
         assert [label.get_text() for label in axes.get_xticklabels(which="both")] == ["0.5", "2"]
+        labels = [text.get_text() for text in drawn["learning_curves"].legends[0].get_texts()]
+        assert labels[0].startswith("spigot step_size=")
+        # Accuracies are never below 0, and neither are their error bars.
+        low = min(
+            point[1] for line in drawn["learning_curves"].axes[0].collections for point in line.get_paths()[0].vertices
+        )
+        assert low >= 0
+
+    def test_figures_of_an_earlier_command_are_removed(self, tmp_path):
+        (tmp_path / "latent_structure.png").touch()
+        draw_figures(tmp_path, [], plan(step_sizes=[0.5, 2]))
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        ("values", "bounds"),
+        [
+            ([0.0, 0.0, 0.6], (0.0, 0.546)),
+            ([1.0, 1.0, 0.4], (0.454, 1.0)),
+            ([3.0, 5.0], (2.586, 5.414)),
+            ([-1.0], (-1, -1)),
+        ],
+    )
+    def test_bars_stay_where_values_can_be(self, values, bounds):
+        assert _bounds(values) == pytest.approx(bounds, abs=1e-3)
 
     def test_unknown_metric_of_a_figure(self, finished: Path):
         pytest.importorskip("matplotlib")

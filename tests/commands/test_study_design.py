@@ -238,3 +238,13 @@ class TestRefusals:
         path = write(tmp_path / "by_loss.json", params)
         with pytest.raises(ConfigurationError, match="by_loss has another .*, less loss and more accuracy"):
             designed(baselines=[path])
+
+
+@pytest.mark.parametrize("overrides", [{"trainer.num_epoch": 1}, {"trainer.optimizer.learning_rate": 1}])
+def test_a_misspelt_key_of_an_override(overrides: dict):
+    """Not in every run."""
+    key = next(iter(overrides)).rpartition(".")[2]
+    with pytest.raises(ConfigurationError, match=f"spigot.jsonnet, with its overrides: .* has no key '{key}'; valid: "):
+        designed(json.dumps(overrides))
+    with pytest.raises(ConfigurationError, match=f"has no key '{key}'"):
+        design(BASE, read_description(None, {"overrides": {name: [value] for name, value in overrides.items()}}))

@@ -107,12 +107,11 @@ def test_the_reader_names_file_and_line(line: str, tmp_path: Path):
 
 
 def test_a_structure_without_a_primitive_is_refused_when_the_model_is_built(config: Dict[str, Any]):
-    class WithoutSums(Span):
-        _log_partition = Span.__mro__[1]._log_partition
+    class OnlyArgmax(Span):
+        _project = Span.__mro__[1]._project
 
-    Estimator.from_params(Params({"type": "spigot"})).check(WithoutSums())
-    with pytest.raises(ConfigurationError, match="WithoutSums.*does not support"):
-        Estimator.from_params(Params({"type": "marginals"})).check(WithoutSums())
+    with pytest.raises(ConfigurationError, match="OnlyArgmax.*does not support"):
+        Estimator.from_params(Params({"type": "spigot"})).check(OnlyArgmax())
 
 
 def test_plain_pytorch_learns():

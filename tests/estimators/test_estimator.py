@@ -5,7 +5,7 @@ import torch
 from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
 
-from spigot_allennlp.estimators import Estimator, EstimatorOutput
+from spigot_allennlp.estimators import Estimator, EstimatorOutput, Spigot
 from spigot_allennlp.structures import OPERATIONS, LatentStructure, ProjectiveTree
 from tests.estimators.estimator_test_case import problem
 
@@ -207,3 +207,22 @@ def test_spigot_differs_with_the_projection():
     for gradient in gradients:
         # z - m: each word's row of heads sums to 1 in both.
         torch.testing.assert_close(gradient.sum(-1), torch.zeros_like(gradient.sum(-1)), rtol=0, atol=1e-6)
+
+
+class TestWhatIsGiven:
+    """One message each, instead of an `AttributeError` or silence."""
+
+    scores, mask = torch.zeros(2, 3, 3), torch.ones(2, 3, dtype=torch.bool)
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_a_closure_that_returns_a_tensor(self, training):
+        with pytest.raises(TypeError, match="downstream returned a Tensor; valid: a dictionary with 'instance_loss'"):
+            Spigot().train(training)(self.scores, self.mask, ProjectiveTree(), lambda z: z.sum((1, 2)))
+
+    def test_structure_and_closure_swapped(self):
+        with pytest.raises(TypeError, match="are function, ProjectiveTree; valid: .*structure, downstream"):
+            Spigot()(self.scores, self.mask, lambda z: {"instance_loss": z.sum((1, 2))}, ProjectiveTree())
+
+    def test_a_loss_by_another_name(self):
+        with pytest.raises(ValueError, match="downstream returned 'loss', but no 'instance_loss'"):
+            Spigot()(self.scores, self.mask, ProjectiveTree(), lambda z: {"loss": z.sum((1, 2))})

@@ -127,3 +127,18 @@ def test_constants_and_options_are_part_of_the_fingerprint(monkeypatch: pytest.M
     for value in (2, 2.0, np.uint64(2), np.arange(2)):
         monkeypatch.setitem(globals(), "ONE", value)
         assert fingerprint(fastmath=True) != first
+
+
+def test_a_kernel_without_a_cache(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    """Where no directory can be written: package, home, NUMBA_CACHE_DIR."""
+
+    def no_directory(_: CPUDispatcher) -> None:
+        raise RuntimeError("cannot cache function 'twice': no locator available for file 'kernels.py'")
+
+    def twice(x: float) -> float:
+        return 2 * x
+
+    monkeypatch.setattr(CPUDispatcher, "enable_caching", no_directory)
+    runtime._warn_of_no_cache.cache_clear()
+    assert [runtime.kernel(twice)(number) for number in (1.0, 2.0)] == [2.0, 4.0]
+    assert caplog.text.count("NUMBA_CACHE_DIR") == 1

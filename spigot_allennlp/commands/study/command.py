@@ -56,7 +56,7 @@ A study file (--grid) has the flags as its keys, and settings of single estimato
                    { name: 'REINFORCE', type: 'score_function', baseline: 'self_critic' }],
       baselines: ['training_configs/clusters/gold.jsonnet'],
       learning_rates: [0.001, 0.002],
-      overrides: { 'data_loader.batch_size': [8, 16] },
+      overrides: { 'data_loader.batches_per_epoch': [10, 50] },
       seeds: [1, 2, 3],
     }
 

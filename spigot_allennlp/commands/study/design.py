@@ -23,6 +23,7 @@ from allennlp.models import Model
 
 from spigot_allennlp.checks import positive
 from spigot_allennlp.commands.study.validation_metric import ValidationMetric
+from spigot_allennlp.config_keys import check_config_keys
 from spigot_allennlp.estimators import Estimator
 from spigot_allennlp.structures import LatentStructure
 
@@ -205,6 +206,11 @@ def design(config: str, description: Dict[str, Any], overrides: str = "") -> Des
                     f"{name} has another trainer.validation_metric than {config}, {found.direction} and "
                     f"{metric.direction}; the overrides (-o) can make them one"
                 )
+            with _quietly():
+                try:
+                    check_config_keys(params)
+                except ConfigurationError as error:
+                    raise ConfigurationError(f"the config {path}, with its overrides: {error}") from error
             runs.append(_run(name, path, params, values))
 
     base = resolved(config, None)

@@ -22,6 +22,8 @@ from spigot_allennlp.commands.study.validation_metric import ValidationMetric
 # What models here call the quality of their latent structure.
 LATENT_METRICS = ("v_measure", "uas")
 
+_FIGURES = ("learning_curves.png", "step_size.png", "latent_structure.png")
+
 # Those of Okabe and Ito, told apart by colour-blind readers, without the yellow, which is lost on white.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 _LINES = ("-", "--", ":", "-.")
@@ -78,6 +80,7 @@ def draw_figures(
     varying, metric = design.varying(), design.metric
     settings = settings_of(results)
     if not settings:
+        _remove_figures(directory)
         return []
     best = best_settings(settings, metric)
     styles = {setting.name: Style.number(index) for index, setting in enumerate(best)}
@@ -87,6 +90,7 @@ def draw_figures(
             raise ConfigurationError(
                 f"no run has the validation metric {name!r}; valid: {', '.join(sorted(available))}"
             )
+    _remove_figures(directory)
     downstream = downstream_metric or metric.name
     known = [name for name in LATENT_METRICS if name in available and name != downstream]
     latent = latent_metric or (known[0] if known else None)
@@ -112,7 +116,7 @@ def draw_figures(
             "Best setting of each: mean and standard deviation over seeds",
             "epoch",
             score,
-            lambda axes: _learning_curves(axes, best, styles, metric),
+            lambda axes: _learning_curves(axes, best, styles, metric, varying),
         )
     ]
     lines, references, crowded = _by_step_size(settings, best, varying, metric)
@@ -140,12 +144,20 @@ def draw_figures(
     return paths
 
 
+def _remove_figures(directory: Path) -> None:
+    """Those of an earlier command, with other runs and metrics."""
+    for name in _FIGURES:
+        (directory / name).unlink(missing_ok=True)
+
+
 def _validation_metrics(setting: Setting) -> List[str]:
     prefix = "best_validation_"
     return [name[len(prefix) :] for result in setting.results for name in result.final if name.startswith(prefix)]
 
 
-def _learning_curves(axes: Any, best: List[Setting], styles: Dict[str, Style], metric: ValidationMetric) -> None:
+def _learning_curves(
+    axes: Any, best: List[Setting], styles: Dict[str, Style], metric: ValidationMetric, varying: List[str]
+) -> None:
     for setting in best:
         values: Dict[int, List[float]] = {}
         for result in setting.results:
@@ -155,11 +167,11 @@ def _learning_curves(axes: Any, best: List[Setting], styles: Dict[str, Style], m
                     values.setdefault(epoch["epoch"], []).append(value)
         epochs = sorted(values)
         means = [statistics.fmean(values[epoch]) for epoch in epochs]
-        spreads = [_spread(values[epoch]) for epoch in epochs]
+        low, high = zip(*(_bounds(values[epoch]) for epoch in epochs)) if epochs else ((), ())
         style = styles[setting.name]
+        label = setting_label(setting.name, setting.settings, varying)
         marker = style.marker if len(epochs) == 1 else None
-        axes.plot(epochs, means, color=style.color, linestyle=style.linestyle, marker=marker, label=setting.name)
-        low, high = ([m + sign * s for m, s in zip(means, spreads)] for sign in (-1, 1))
+        axes.plot(epochs, means, color=style.color, linestyle=style.linestyle, marker=marker, label=label)
         axes.fill_between(epochs, low, high, color=style.color, alpha=0.12, linewidth=0)
     axes.xaxis.get_major_locator().set_params(integer=True)
 
@@ -210,7 +222,7 @@ def _step_sizes(
         axes.errorbar(
             [size for size, _ in points],
             [setting.mean(name) for _, setting in points],
-            yerr=[_spread(setting.values(name)) for _, setting in points],
+            yerr=_bars([setting.values(name) for _, setting in points]),
             color=style.color,
             linestyle=style.linestyle,
             marker=style.marker,
@@ -247,8 +259,8 @@ def _scatter(
             axes.errorbar(
                 statistics.fmean(x),
                 statistics.fmean(y),
-                xerr=_spread(x),
-                yerr=_spread(y),
+                xerr=_bars([x]),
+                yerr=_bars([y]),
                 linestyle="",
                 marker=style.marker,
                 color=style.color,
@@ -259,5 +271,22 @@ def _scatter(
             )
 
 
-def _spread(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
+def _bounds(values: Sequence[float]) -> Tuple[float, float]:
+    """
+    A standard deviation below and above the mean; not below 0 or above 1 where no value is. (The bar of a loss that
+    happens to be below 1 then ends there too early.)
+    """
+    mean = statistics.fmean(values)
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    low, high = mean - spread, mean + spread
+    return max(low, 0.0) if min(values) >= 0 else low, min(high, 1.0) if max(values) <= 1 else high
+
+
+def _bars(groups: Sequence[Sequence[float]]) -> List[List[float]]:
+    """The lengths below and above the means, as matplotlib takes them."""
+    means = [statistics.fmean(values) for values in groups]
+    bounds = [_bounds(values) for values in groups]
+    return [
+        [mean - low for mean, (low, _) in zip(means, bounds)],
+        [high - mean for mean, (_, high) in zip(means, bounds)],
+    ]

@@ -161,10 +161,19 @@ def write_summary(directory: Path, design: Design, results: List[Result]) -> Non
     varying, metric = design.varying(), design.metric
     sections = [f"# Study of {design.runs[0].config}\n"]
     finished = sum(result.finished for result in results)
-    sections.append(
+    explanation = (
         f"{finished} of {len(results)} runs. Mean ± standard deviation over the seeds (n of them), at each run's best "
-        f"epoch on the validation data ({metric.direction} is better); `test` columns are of those same weights.\n"
+        f"epoch on the validation data ({metric.direction} is better)"
     )
+    if any(name.startswith("test_") for result in results for name in result.final):
+        explanation += "; `test` columns are of those same weights"
+    sections.append(f"{explanation}.\n")
+    if _ignores_step_size(design):
+        sections.append(
+            "STE's step size multiplies its gradient, whose size the optimizer divides out again: where no other loss "
+            "reaches the scorer, settings that differ only in it train the same model up to rounding, and their order "
+            "says nothing.\n"
+        )
     if settings:
         sections += ["## The best setting of each\n", _table(best_settings(settings, metric), varying, metric)]
         sections += ["## All settings\n", _table(settings, varying, metric)]
@@ -174,6 +183,14 @@ def write_summary(directory: Path, design: Design, results: List[Result]) -> Non
     if unfinished:
         sections += ["## Not finished\n", "\n".join(unfinished) + "\n"]
     write_atomically(directory / "summary.md", "\n".join(sections))
+
+
+def _ignores_step_size(design: Design) -> bool:
+    """Whether step sizes of STE are compared under an optimizer whose steps do not depend on the gradient's size."""
+    optimizers = [run.params["trainer"].get("optimizer") for run in design.runs if run.estimator == "ste"]
+    names = {optimizer.get("type") if isinstance(optimizer, dict) else optimizer for optimizer in optimizers}
+    sizes = {run.settings.get("step_size") for run in design.runs if run.estimator == "ste"}
+    return len(sizes) > 1 and bool(names & {None, "adam", "adamw", "adamax", "adagrad", "huggingface_adamw", "rmsprop"})
 
 
 def _table(settings: List[Setting], varying: List[str], metric: ValidationMetric) -> str:

@@ -34,9 +34,9 @@ from typing import Any, Callable, Optional, Tuple
 
 import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
 
 from spigot_allennlp.functional import routes
+from spigot_allennlp.functional.derivatives import MARGINALS_ONCE, last_derivative
 from spigot_allennlp.functional.extended import (
     LOG_RADIX,
     RADIX,
@@ -558,7 +558,7 @@ class _Marginals(torch.autograd.Function):
         return _marginals(scores, mask, single_root).clamp(0.0, 1.0)
 
     @staticmethod
-    @once_differentiable
+    @last_derivative(MARGINALS_ONCE)
     def backward(ctx: Any, gradient: torch.Tensor) -> Tuple[torch.Tensor, None, None]:
         # The Jacobian is the log-partition's Hessian, hence symmetric: its transpose times a vector is a
         # derivative along it.

@@ -7,9 +7,9 @@ from typing import Any, Callable, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
 
 from spigot_allennlp.functional import routes
+from spigot_allennlp.functional.derivatives import MARGINALS_ONCE, last_derivative
 from spigot_allennlp.functional.lanes import (
     Dual,
     Extended,
@@ -337,7 +337,7 @@ class _Marginals(torch.autograd.Function):
         return marginals.clamp(0.0, 1.0)
 
     @staticmethod
-    @once_differentiable
+    @last_derivative(MARGINALS_ONCE)
     def backward(ctx: Any, gradient: torch.Tensor) -> Tuple[Optional[torch.Tensor], ...]:
         scores, mask = ctx.saved_tensors
         # Whatever stands where there is no arc, NaN included, stays there.
