@@ -33,7 +33,7 @@ from reporting import HERE, bars_table, machine, table, version, write
 
 from spigot_allennlp.functional.projections import project_simplex
 from spigot_allennlp.functional.sparsemap import TreeOracle, active_set
-from spigot_allennlp.structures import NonprojectiveTree, ProjectiveTree
+from spigot_allennlp.structures import ConstituencyTree, NonprojectiveTree, ProjectiveTree, SemiMarkov
 
 OURS = "ours"
 # The peers' names, the modules to import, and their distributions on PyPI.
@@ -69,6 +69,21 @@ class Inputs:
         structure = ProjectiveTree()
         legal = structure.legal_parts(self.scores, self.mask)
         return (structure.argmax(self.scores, self.mask) - self.gradient).masked_fill(~legal, 0.0)
+
+    @property
+    def words(self) -> torch.Tensor:
+        return self.mask[:, 1:]
+
+    @cached_property
+    def spans(self) -> torch.Tensor:
+        """Scores of spans of words, `(batch, first words, last words)`."""
+        return self.scores[:, 1:, 1:].contiguous()
+
+    @cached_property
+    def segments(self) -> torch.Tensor:
+        """Scores of segments of at most 4 words, with 5 labels; in the format of `SemiMarkov`."""
+        generator = torch.Generator().manual_seed(self.length)
+        return torch.randn(self.batch_size, self.length, 4, 5, 5, generator=generator)
 
 
 Run = Callable[[], Any]
@@ -187,6 +202,29 @@ def torch_struct_gradient(inputs: Inputs) -> Prepared:
         return torch.autograd.grad(marginals, potentials, gradient)[0]
 
     return run, from_torch_struct
+
+
+def torch_struct_bracketings(inputs: Inputs) -> Prepared:
+    import torch_struct as package
+
+    potentials = inputs.spans.unsqueeze(-1).clone().requires_grad_()
+    return (lambda: package.TreeCRF(potentials).marginals), lambda marginals: marginals.detach().squeeze(-1)
+
+
+def torch_struct_segments(inputs: Inputs) -> Prepared:
+    """
+    Potentials are (batch, positions, lengths from 0 on, labels, previous labels); here the first segment has a
+    predecessor, of any label, which has to be the first one.
+    """
+    import torch_struct as package
+
+    potentials = torch.nn.functional.pad(inputs.segments.mT, (0, 0, 0, 0, 1, 0))
+    potentials[:, 0, :, :, 1:] = -1e5
+    potentials.requires_grad_()
+    return (
+        lambda: package.SemiMarkovCRF(potentials).marginals,
+        lambda marginals: marginals.detach()[:, :, 1:].mT,
+    )
 
 
 # SuPar: our own format, heads for trees.
@@ -311,8 +349,24 @@ OPERATIONS = (
     ),
     # There is no peer for this on PyPI.
     Operation("projective-tree projection, gap 1e-6", {OURS: our_projection}, largest_difference),
+    Operation(
+        "constituency-tree marginals",
+        {
+            OURS: our(lambda inputs: ConstituencyTree().marginals(inputs.spans, inputs.words)),
+            "torch-struct": torch_struct_bracketings,
+        },
+        largest_difference,
+    ),
+    Operation(
+        "semi-Markov marginals",
+        {
+            OURS: our(lambda inputs: SemiMarkov().marginals(inputs.segments, inputs.words)),
+            "torch-struct": torch_struct_segments,
+        },
+        largest_difference,
+    ),
 )
-ARGMAX, MARGINALS, GRADIENT, SINGLE_ROOT, MULTI_ROOT, MATRIX_TREE, SIMPLEX, PROJECTION = (
+ARGMAX, MARGINALS, GRADIENT, SINGLE_ROOT, MULTI_ROOT, MATRIX_TREE, SIMPLEX, PROJECTION, *_ = (
     operation.name for operation in OPERATIONS
 )
 
@@ -631,7 +685,7 @@ def plot(cells: List[Dict[str, Any]], batch_size: int, path: Path) -> None:
     from matplotlib import pyplot
 
     colors = dict(zip((OURS, *PEERS), ("black", "tab:red", "tab:blue", "tab:green", "tab:orange")))
-    figure, axes = pyplot.subplots(2, 4, figsize=(14, 7), sharex=True, sharey=True, layout="constrained")
+    figure, axes = pyplot.subplots(2, 5, figsize=(17, 7), sharex=True, sharey=True, layout="constrained")
     for axis, operation in zip(axes.flat, OPERATIONS):
         for name in operation.implementations:
             points = [

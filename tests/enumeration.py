@@ -118,6 +118,88 @@ def categories(options: int) -> torch.Tensor:
     return torch.eye(options, dtype=torch.float64) if options else torch.zeros(1, 0, dtype=torch.float64)
 
 
+@lru_cache(maxsize=None)
+def subsets(options: int, smallest: int, largest: int) -> torch.Tensor:
+    """All subsets of some sizes; of no options there is the empty one."""
+    vertices = [
+        v for v in itertools.product((0.0, 1.0), repeat=options) if smallest <= sum(v) <= largest or not options
+    ]
+    return torch.tensor(vertices, dtype=torch.float64).view(len(vertices), options)
+
+
+@lru_cache(maxsize=None)
+def segmentations(tokens: int, lengths: int, labels: int) -> torch.Tensor:
+    """Part `[t, l, i, j]`: from t on, l + 1 tokens with label j, after a segment with label i; 0 precedes the first."""
+
+    def extended(start: int, previous: int) -> list[list[tuple[int, int, int, int]]]:
+        if start == tokens:
+            return [[]]
+        return [
+            [(start, length, previous, label), *rest]
+            for length in range(min(lengths, tokens - start))
+            for label in range(labels)
+            for rest in extended(start + length + 1, label)
+        ]
+
+    segmented = extended(0, 0)
+    vertices = torch.zeros(len(segmented), tokens, lengths, labels, labels, dtype=torch.float64)
+    for vertex, segments in zip(vertices, segmented, strict=True):
+        for segment in segments:
+            vertex[segment] = 1
+    return vertices
+
+
+@lru_cache(maxsize=None)
+def bracketings(tokens: int) -> torch.Tensor:
+    """All binary trees over the tokens, as the set of their spans `[first, last]`."""
+
+    def spans(first: int, last: int) -> list[list[tuple[int, int]]]:
+        if first == last:
+            return [[(first, last)]]
+        return [
+            [(first, last), *left, *right]
+            for split in range(first, last)
+            for left in spans(first, split)
+            for right in spans(split + 1, last)
+        ]
+
+    trees = spans(0, tokens - 1) if tokens else [[]]
+    vertices = torch.zeros(len(trees), tokens, tokens, dtype=torch.float64)
+    for vertex, tree in zip(vertices, trees, strict=True):
+        for span in tree:
+            vertex[span] = 1
+    return vertices
+
+
+def undirected_trees(tokens: int) -> torch.Tensor:
+    """All spanning trees, each once: directed away from token 0, and back."""
+    arcs = trees(tokens, projective=False, single_root=False)
+    return arcs + arcs.mT
+
+
+def _labeled(arcs: torch.Tensor, labels: int) -> torch.Tensor:
+    """All ways to give each word's arc one label."""
+    tokens = arcs.size(-1)
+    vertices = []
+    for tree in arcs:
+        for chosen in itertools.product(range(labels), repeat=max(tokens - 1, 0)):
+            vertex = torch.zeros(tokens, tokens, labels, dtype=torch.float64)
+            for word, label in enumerate(chosen, start=1):
+                vertex[word, :, label] = tree[word]
+            vertices.append(vertex)
+    return torch.stack(vertices)
+
+
+@lru_cache(maxsize=None)
+def labeled_trees(tokens: int, projective: bool, single_root: bool, labels: int) -> torch.Tensor:
+    return _labeled(trees(tokens, projective, single_root), labels)
+
+
+@lru_cache(maxsize=None)
+def labeled_single_heads(tokens: int) -> torch.Tensor:
+    return _labeled(single_heads(tokens), LABELS)
+
+
 # --------------------------------------------------------------------------------------------------
 # What follows from the list
 # --------------------------------------------------------------------------------------------------
@@ -227,6 +309,8 @@ class Case:
         The vertices of the set that `project` maps to; not the feasible set where the projection is relaxed.
     max_tokens : `int`
         How far enumeration is affordable.
+    min_tokens : `int`
+        The fewest tokens that an instance with any has.
     """
 
     params: dict[str, Any]
@@ -234,6 +318,7 @@ class Case:
     vertices: Callable[[int], torch.Tensor]
     hull: Callable[[int], torch.Tensor]
     max_tokens: int
+    min_tokens: int = 1
 
     def padded(self, vertices: torch.Tensor, width: int) -> torch.Tensor:
         padded = torch.zeros(len(vertices), *self.shape(width), dtype=vertices.dtype)
@@ -292,6 +377,7 @@ class BatchOracle:
 
 LABELS = 2
 TAGS = 3
+LENGTHS = 2
 
 
 def _square(tokens: int) -> tuple[int, ...]:
@@ -304,8 +390,9 @@ def _case(
     hull: Optional[Callable[[int], torch.Tensor]] = None,
     shape: Callable[[int], tuple[int, ...]] = _square,
     max_tokens: int = 5,
+    min_tokens: int = 1,
 ) -> Case:
-    return Case(params, shape, vertices, hull or vertices, max_tokens)
+    return Case(params, shape, vertices, hull or vertices, max_tokens, min_tokens)
 
 
 def _tree_case(projective: bool, single_root: bool, **params: Any) -> Case:
@@ -314,6 +401,17 @@ def _tree_case(projective: bool, single_root: bool, **params: Any) -> Case:
         {"type": name, "single_root": single_root, **params},
         lambda tokens: trees(tokens, projective, single_root),
         hull=single_heads if params.get("projection") == "single_head" else None,
+    )
+
+
+def _labeled_tree_case(projective: bool, single_root: bool, **params: Any) -> Case:
+    name = "projective_tree" if projective else "nonprojective_tree"
+    return _case(
+        {"type": name, "single_root": single_root, "num_labels": LABELS, **params},
+        lambda tokens: labeled_trees(tokens, projective, single_root, LABELS),
+        hull=labeled_single_heads if params.get("projection") == "single_head" else None,
+        shape=lambda tokens: (tokens, tokens, LABELS),
+        max_tokens=4,
     )
 
 
@@ -344,4 +442,26 @@ CASES: dict[str, Case] = {
         shape=lambda tokens: (tokens, tokens, 1 + LABELS),
         max_tokens=3,
     ),
+    "labeled_projective_tree": _labeled_tree_case(projective=True, single_root=True),
+    "labeled_nonprojective_tree": _labeled_tree_case(projective=False, single_root=False),
+    "labeled_projective_tree_relaxed": _labeled_tree_case(projective=True, single_root=True, projection="single_head"),
+    "k_subset": _case(
+        {"type": "k_subset", "k": 2},
+        lambda options: subsets(options, 2, 2),
+        shape=lambda options: (options,),
+        min_tokens=2,
+    ),
+    "k_subset_at_most": _case(
+        {"type": "k_subset", "k": 2, "exactly": False},
+        lambda options: subsets(options, 0, 2),
+        shape=lambda options: (options,),
+    ),
+    "semi_markov": _case(
+        {"type": "semi_markov"},
+        lambda tokens: segmentations(tokens, LENGTHS, LABELS),
+        shape=lambda tokens: (tokens, LENGTHS, LABELS, LABELS),
+        max_tokens=4,
+    ),
+    "constituency_tree": _case({"type": "constituency_tree"}, bracketings),
+    "undirected_tree": _case({"type": "undirected_tree"}, undirected_trees),
 }

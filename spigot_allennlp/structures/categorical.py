@@ -56,11 +56,4 @@ class Categorical(LatentStructure):
         return parts * (mask.unsqueeze(1) & exists), totals
 
     def _check_mask(self, scores: torch.Tensor, mask: Optional[torch.Tensor]) -> torch.Tensor:
-        if mask is None:
-            return torch.ones_like(scores, dtype=torch.bool)
-        if mask.dtype != torch.bool or mask.shape != scores.shape:
-            raise ValueError(
-                f"mask must be a boolean tensor of the scores' shape {tuple(scores.shape)}, or None, "
-                f"not {mask.dtype} {tuple(mask.shape)}"
-            )
-        return mask
+        return self._check_option_mask(scores, mask)

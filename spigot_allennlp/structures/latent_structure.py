@@ -442,6 +442,17 @@ class LatentStructure(Registrable):
             )
         return mask
 
+    def _check_option_mask(self, scores: torch.Tensor, mask: Optional[torch.Tensor]) -> torch.Tensor:
+        """For structures over options `(batch, options)`, of which an instance may have any subset."""
+        if mask is None:
+            return torch.ones_like(scores, dtype=torch.bool)
+        if mask.dtype != torch.bool or mask.shape != scores.shape:
+            raise ValueError(
+                f"mask must be a boolean tensor of the scores' shape {tuple(scores.shape)}, or None, "
+                f"not {mask.dtype} {tuple(mask.shape)}"
+            )
+        return mask
+
     @staticmethod
     def _check_count(name: str, value: int) -> None:
         if not isinstance(value, int) or value < 1:

@@ -107,11 +107,12 @@ def test_the_reader_names_file_and_line(line: str, tmp_path: Path):
 
 
 def test_a_structure_without_a_primitive_is_refused_when_the_model_is_built(config: Dict[str, Any]):
-    class OnlyArgmax(Span):
-        _project = Span.__mro__[1]._project
+    class WithoutSums(Span):
+        _log_partition = Span.__mro__[1]._log_partition
 
-    with pytest.raises(ConfigurationError, match="OnlyArgmax.*does not support"):
-        Estimator.from_params(Params({"type": "spigot"})).check(OnlyArgmax())
+    Estimator.from_params(Params({"type": "spigot"})).check(WithoutSums())
+    with pytest.raises(ConfigurationError, match="WithoutSums.*does not support"):
+        Estimator.from_params(Params({"type": "marginals"})).check(WithoutSums())
 
 
 def test_plain_pytorch_learns():

@@ -103,7 +103,9 @@ class StructureTestCase:
 
     def batch(self, problem: Problem, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor, list]:
         """The scores in `dtype`, the mask, and each instance's number of tokens."""
-        tokens = [min(number, self.case.max_tokens) for number in problem.tokens]
+        tokens = [
+            min(max(number, self.case.min_tokens), self.case.max_tokens) if number else 0 for number in problem.tokens
+        ]
         width = max(1, max(tokens) + problem.padding)
         generator = torch.Generator().manual_seed(problem.seed)
         scores = torch.stack([draw_scores(self.case, number, width, problem.style, generator) for number in tokens])

@@ -153,6 +153,7 @@ class TestRefusals:
                 return torch.zeros_like(scores)
 
         structure = Product(ArgmaxOnly())
-        assert structure.supports("argmax") and not structure.supports("project")
-        with pytest.raises(ConfigurationError, match="needs the operation 'project'"):
-            Estimator.by_name("spigot")().check(structure)
+        assert structure.supports("argmax") and structure.supports("project")
+        assert not structure.supports("marginals")
+        with pytest.raises(ConfigurationError, match="needs the operation 'marginals'"):
+            Estimator.by_name("marginals")().check(structure)

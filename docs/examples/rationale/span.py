@@ -2,7 +2,6 @@ from typing import Tuple
 
 import torch
 
-from spigot_allennlp.functional.sparsemap import sparsemap_project
 from spigot_allennlp.structures import LatentStructure
 
 
@@ -43,10 +42,6 @@ class Span(LatentStructure):
     def _log_partition(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         # The marginals, its gradient, and entropy and log_prob follow in the base class.
         return self._spans(scores, mask)[1].logsumexp(-1)
-
-    def _project(self, point: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        # The active-set method needs nothing but the argmax of some rows of the batch.
-        return sparsemap_project(point, lambda scores, rows: self._argmax(scores, mask[rows]))
 
     def _sample(self, scores: torch.Tensor, mask: torch.Tensor, num_samples: int) -> torch.Tensor:
         inside, totals = self._spans(scores.double(), mask)

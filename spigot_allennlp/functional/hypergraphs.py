@@ -1,0 +1,361 @@
+"""
+Sums, maxima and samples over the derivations of a directed acyclic hypergraph: what dynamic programs have in common.
+
+A *node* is derived by any one of its *edges* `(first tail, second tail, part)`: that is, from both tails and with one
+part, or none. A structure is a derivation of the *goal*, a 0/1 vector over the parts of its edges, and its score is the
+sum of theirs; distinct derivations must be distinct structures. Node 0 is derived from nothing and stands for a tail
+that is missing. Tails come before what they derive, so that one pass upwards finds, for each node,
+
+    value[v] = log sum over edges e of  exp(value[first tail] + value[second tail] + score[part]),
+
+and what each edge contributes to its node, its *share*, a probability. One pass downwards gives the probabilities of
+all edges, as products of shares; derivatives of both passes along a direction give the derivative of the marginals.
+(Huang 2008, "Advanced dynamic programming in semiring and hypergraph frameworks"; Li and Eisner 2009.)
+
+Everything is float64, takes time and memory linear in the number of edges, and runs in compiled kernels on the CPU, in
+as many threads as torch has. Results are on the device of the scores.
+"""
+
+from typing import Any, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+import torch
+from torch.autograd.function import once_differentiable
+
+from spigot_allennlp.functional.draws import draw, uniform
+from spigot_allennlp.functional.lanes import exponentiate
+from spigot_allennlp.functional.runtime import from_numpy, kernel, parallel_for, to_numpy
+
+# `exponentiate` works on so many numbers at a time.
+_LANES = 8
+
+
+class Hypergraph(NamedTuple):
+    """
+    # Parameters
+
+    firsts : `np.ndarray`
+        `(nodes + 1,)`, int64: the edges of node v are those from `firsts[v]` to `firsts[v + 1]`.
+    tails : `np.ndarray`
+        `(edges, 2)`, int64: the nodes that an edge derives its node from; 0 for none.
+    parts : `np.ndarray`
+        `(edges,)`, int64: the flat index of the edge's part; the number of parts for none.
+    """
+
+    firsts: np.ndarray
+    tails: np.ndarray
+    parts: np.ndarray
+
+
+def hypergraph(edges: List[Tuple[np.ndarray, ...]], num_nodes: int) -> Hypergraph:
+    """
+    # Parameters
+
+    edges : `List[Tuple[np.ndarray, ...]]`
+        Groups of edges, each as the node, the first tail, the second tail and the part, numbers or arrays that
+        broadcast against each other. Of equally good edges the first one counts as the best.
+    num_nodes : `int`
+        Number of nodes, node 0 included.
+    """
+    groups = [np.broadcast_arrays(*map(np.int64, group)) for group in edges] or [(np.empty(0, np.int64),) * 4]
+    nodes, first, second, parts = (
+        np.concatenate([array.reshape(-1) for array in column]) for column in zip(*groups, strict=True)
+    )
+    order = np.argsort(nodes, kind="stable")
+    tails = np.stack([first[order], second[order]], axis=1)
+    return Hypergraph(np.searchsorted(nodes[order], np.arange(num_nodes + 1)), tails, parts[order])
+
+
+@kernel
+def _inside(graph, scores, goal, values, shares):
+    """
+    Fills in `values`, `(nodes,)`, up to the goal, and `shares`, `(1, edges + lanes)`; an edge that is impossible has
+    share 0. `scores` is `(parts + 1,)`, the last one 0.
+    """
+    values[0] = 0.0
+    for node in range(1, goal + 1):
+        first, last = graph.firsts[node], graph.firsts[node + 1]
+        best = -np.inf
+        for edge in range(first, last):
+            value = values[graph.tails[edge, 0]] + values[graph.tails[edge, 1]] + scores[graph.parts[edge]]
+            shares[0, edge] = value
+            best = max(best, value)
+        values[node] = best
+        if best == -np.inf or last - first == 1:
+            shares[0, first:last] = 0.0 if best == -np.inf else 1.0
+            continue
+        for edge in range(first, last):
+            shares[0, edge] -= best
+        # What this writes behind the last edge is overwritten in turn.
+        exponentiate(shares[:, first : first + (last - first + _LANES - 1) // _LANES * _LANES])
+        total = 0.0
+        for edge in range(first, last):
+            total += shares[0, edge]
+        inverse = 1.0 / total
+        for edge in range(first, last):
+            shares[0, edge] *= inverse
+        values[node] += np.log(total)
+
+
+@kernel
+def _inside_outside(graph, scores, directions, goals, log_partition, results, start, stop):
+    """
+    # Parameters
+
+    scores, directions : `np.ndarray`
+        `(batch, parts + 1)`, the last column 0. Without directions, which are `None` then, the results are marginals,
+        else the derivatives of those.
+    log_partition, results : `np.ndarray`
+        Outputs, given as zeros: `(batch,)` and `(batch, parts + 1)`; in the latter, the last column is nothing.
+    """
+    num_nodes = len(graph.firsts) - 1
+    values, probabilities = np.empty(num_nodes), np.empty(num_nodes)
+    shares = np.zeros((1, len(graph.parts) + _LANES))
+    moves, changes = np.zeros(num_nodes), np.zeros(num_nodes)
+    for b in range(start, stop):
+        goal = goals[b]
+        _inside(graph, scores[b], goal, values, shares)
+        log_partition[b] = values[goal]
+        if values[goal] == -np.inf:
+            continue
+        if directions is not None:
+            # The derivatives of the values, and, from the goal downwards, of the probabilities.
+            for node in range(1, goal + 1):
+                move = 0.0
+                for edge in range(graph.firsts[node], graph.firsts[node + 1]):
+                    first, second = graph.tails[edge, 0], graph.tails[edge, 1]
+                    move += shares[0, edge] * (moves[first] + moves[second] + directions[b, graph.parts[edge]])
+                moves[node] = move
+            changes[: goal + 1] = 0.0
+        probabilities[: goal + 1] = 0.0
+        probabilities[goal] = 1.0
+        for node in range(goal, 0, -1):
+            if probabilities[node] == 0.0:
+                continue
+            for edge in range(graph.firsts[node], graph.firsts[node + 1]):
+                first, second, part = graph.tails[edge, 0], graph.tails[edge, 1], graph.parts[edge]
+                probability = shares[0, edge] * probabilities[node]
+                probabilities[first] += probability
+                probabilities[second] += probability
+                if directions is None:
+                    results[b, part] += probability
+                else:
+                    move = moves[first] + moves[second] + directions[b, part] - moves[node]
+                    change = shares[0, edge] * changes[node] + probability * move
+                    changes[first] += change
+                    changes[second] += change
+                    results[b, part] += change
+
+
+@kernel
+def _top_k(graph, scores, goals, k, members, totals, start, stop):
+    """
+    A list of the k best derivations for each node (Huang and Chiang 2005, algorithm 1, cut short by the order of the
+    lists).
+
+    # Parameters
+
+    members, totals : `np.ndarray`
+        Outputs, given as false and -inf: `(batch, k, parts + 1)` and `(batch, k)`.
+    """
+    num_nodes = len(graph.firsts) - 1
+    best = np.empty((num_nodes, k))
+    origins = np.empty((num_nodes, k, 3), np.int64)
+    stack = np.empty((num_nodes + 1, 2), np.int64)
+    for b in range(start, stop):
+        best[:] = -np.inf
+        best[0, 0] = 0.0
+        for node in range(1, goals[b] + 1):
+            found, origin = best[node], origins[node]
+            for edge in range(graph.firsts[node], graph.firsts[node + 1]):
+                first, second = best[graph.tails[edge, 0]], best[graph.tails[edge, 1]]
+                score = scores[b, graph.parts[edge]]
+                for i in range(k):
+                    if not first[i] + second[0] + score > found[k - 1]:
+                        break
+                    for j in range(k):
+                        total = first[i] + second[j] + score
+                        if not total > found[k - 1]:
+                            break
+                        place = k - 1
+                        while place > 0 and total > found[place - 1]:
+                            found[place] = found[place - 1]
+                            origin[place] = origin[place - 1]
+                            place -= 1
+                        found[place] = total
+                        origin[place] = edge, i, j
+        for rank in range(k):
+            totals[b, rank] = best[goals[b], rank]
+            if totals[b, rank] == -np.inf:
+                break
+            stack[0] = goals[b], rank
+            size = 1
+            while size > 0:
+                size -= 1
+                node, place = stack[size]
+                if node > 0:
+                    edge, i, j = origins[node, place]
+                    members[b, rank, graph.parts[edge]] = True
+                    stack[size] = graph.tails[edge, 0], i
+                    stack[size + 1] = graph.tails[edge, 1], j
+                    size += 2
+
+
+@kernel
+def _sample(graph, scores, goals, seeds, members, start, stop):
+    """`seeds`: `(samples, batch)`. `members`: output, given as false, `(samples, batch, parts + 1)`."""
+    num_nodes = len(graph.firsts) - 1
+    values = np.empty(num_nodes)
+    shares = np.zeros((1, len(graph.parts) + _LANES))
+    stack = np.empty(num_nodes + 1, np.int64)
+    state = np.empty(1, np.uint64)
+    for b in range(start, stop):
+        _inside(graph, scores[b], goals[b], values, shares)
+        if values[goals[b]] == -np.inf:
+            continue
+        for number in range(len(seeds)):
+            state[0] = np.uint64(seeds[number, b])
+            stack[0] = goals[b]
+            size = 1
+            while size > 0:
+                size -= 1
+                node = stack[size]
+                if node > 0:
+                    first, last = graph.firsts[node], graph.firsts[node + 1]
+                    edge = first + draw(shares[0, first:last], uniform(state))
+                    members[number, b, graph.parts[edge]] = True
+                    stack[size] = graph.tails[edge, 0]
+                    stack[size + 1] = graph.tails[edge, 1]
+                    size += 2
+
+
+def _read(scores: torch.Tensor) -> np.ndarray:
+    """In float64, with one more part, of score 0: that of edges without one."""
+    return to_numpy(torch.nn.functional.pad(scores.detach().double(), (0, 1)))
+
+
+def _sums(
+    scores: torch.Tensor, graph: Hypergraph, goals: np.ndarray, direction: Optional[torch.Tensor] = None
+) -> Tuple[torch.Tensor, torch.Tensor]:
+    """The log-partition function and the marginals or, given a direction, their derivative along it."""
+    values = _read(scores)
+    directions = None if direction is None else _read(direction)
+    log_partition, results = np.zeros(len(values)), np.zeros_like(values)
+    parallel_for(
+        lambda start, stop: _inside_outside(graph, values, directions, goals, log_partition, results, start, stop),
+        len(values),
+    )
+    return (
+        from_numpy(log_partition, like=scores, dtype=scores.dtype),
+        from_numpy(results, like=scores, dtype=scores.dtype)[:, :-1],
+    )
+
+
+class _LogPartition(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, scores: torch.Tensor, graph: Hypergraph, goals: np.ndarray) -> torch.Tensor:
+        log_partition, marginals = _sums(scores, graph, goals)
+        ctx.graph, ctx.goals = graph, goals
+        ctx.save_for_backward(scores, marginals)
+        return log_partition
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Tuple[Optional[torch.Tensor], ...]:
+        scores, marginals = ctx.saved_tensors
+        # A function of the scores, so that it can be differentiated, but one that is already known.
+        marginals = _Marginals.apply(scores, ctx.graph, ctx.goals, marginals)
+        return gradient.unsqueeze(-1) * marginals, None, None
+
+
+class _Marginals(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, scores: torch.Tensor, graph: Hypergraph, goals: np.ndarray, known: Optional[torch.Tensor] = None
+    ) -> torch.Tensor:
+        ctx.graph, ctx.goals = graph, goals
+        ctx.save_for_backward(scores)
+        marginals = _sums(scores, graph, goals)[1] if known is None else known
+        # Rounding makes no probability larger than 1. The gradient is that of the exact ones.
+        return marginals.clamp(0.0, 1.0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> Tuple[Optional[torch.Tensor], ...]:
+        # The Jacobian is the log-partition's Hessian, hence symmetric: its transpose times a vector is a derivative
+        # along it.
+        (scores,) = ctx.saved_tensors
+        return _sums(scores, ctx.graph, ctx.goals, gradient)[1], None, None, None
+
+
+def hypergraph_log_partition(scores: torch.Tensor, graph: Hypergraph, goals: np.ndarray) -> torch.Tensor:
+    """
+    The logarithm of the sum of the derivations' exponentiated scores. Differentiable twice; its gradient are the
+    marginals.
+
+    # Parameters
+
+    scores : `torch.Tensor`
+        `(batch, parts)`; -inf forbids a part.
+    graph : `Hypergraph`
+        The hypergraph that all instances share.
+    goals : `np.ndarray`
+        `(batch,)`, int64: the node that each instance derives; 0 for the empty structure.
+
+    # Returns
+
+    `torch.Tensor`
+        `(batch,)`; -inf where all derivations are forbidden.
+    """
+    return _LogPartition.apply(scores, graph, goals)
+
+
+def hypergraph_marginals(scores: torch.Tensor, graph: Hypergraph, goals: np.ndarray) -> torch.Tensor:
+    """
+    The probability of each part where that of a derivation is proportional to its exponentiated score. Differentiable
+    once. For the parameters see `hypergraph_log_partition`.
+
+    # Returns
+
+    `torch.Tensor`
+        `(batch, parts)`; 0 where all derivations are forbidden.
+    """
+    return _Marginals.apply(scores, graph, goals)
+
+
+def hypergraph_top_k(
+    scores: torch.Tensor, graph: Hypergraph, goals: np.ndarray, k: int
+) -> Tuple[torch.Tensor, torch.Tensor]:
+    """
+    The k best derivations, distinct, best first. For the parameters see `hypergraph_log_partition`.
+
+    # Returns
+
+    `Tuple[torch.BoolTensor, torch.Tensor]`
+        Their parts, `(batch, k, parts)`, and scores, `(batch, k)`, without gradient; where there are fewer than k, no
+        part and -inf.
+    """
+    values = _read(scores)
+    members = np.zeros((len(values), k, values.shape[1]), np.bool_)
+    totals = np.full((len(values), k), -np.inf)
+    parallel_for(
+        lambda start, stop: _top_k(graph, values, goals, k, members, totals, start, stop),
+        len(values),
+    )
+    return from_numpy(members, like=scores)[..., :-1], from_numpy(totals, like=scores, dtype=scores.dtype)
+
+
+def hypergraph_sample(scores: torch.Tensor, graph: Hypergraph, goals: np.ndarray, num_samples: int) -> torch.Tensor:
+    """
+    Independent derivations, each with probability proportional to its exponentiated score, by torch's global random
+    state. For the parameters see `hypergraph_log_partition`.
+
+    # Returns
+
+    `torch.BoolTensor`
+        `(num_samples, batch, parts)`.
+    """
+    values = _read(scores)
+    seeds = to_numpy(torch.randint(2**63 - 1, (num_samples, len(values))))
+    members = np.zeros((num_samples, *values.shape), np.bool_)
+    parallel_for(lambda start, stop: _sample(graph, values, goals, seeds, members, start, stop), len(values))
+    return from_numpy(members, like=scores)[..., :-1]
