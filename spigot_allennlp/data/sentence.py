@@ -2,7 +2,7 @@
 One sentence with its dependency tree and its dependency graph: what the readers read and the writers write.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
@@ -17,6 +17,16 @@ ROOT_LABEL = "root"
 
 PARALLEL = "|"
 """Joins the labels of parallel edges. It separates the edges in DEPS, so no label there contains it."""
+
+PATH = ">"
+"""Joins the labels of the edges that a path through empty nodes has (`conj:and>nsubj`)."""
+
+
+def coarse_label(label: str) -> str:
+    """`nmod:of` -> `nmod`, `conj:and>nsubj:pass` -> `conj>nsubj`."""
+    if PATH in label:
+        return PATH.join(part.partition(":")[0] for part in label.split(PATH))
+    return label.partition(":")[0]
 
 
 @dataclass
@@ -42,6 +52,9 @@ class Sentence:
         again.
     tops : `Dict[int, str]`, optional
         `{word: label}` of the edges from ROOT; `None` where there is no graph.
+    loops : `Dict[int, str]`, optional
+        `{word: label}` of the paths through empty nodes that lead from a word to itself (`conj:and>nsubj`). They are
+        written and evaluated like other edges, but no model predicts them.
     predicates : `List[int]`, optional
         The words that SDP marks as predicates; every head in `arcs` counts as one anyway.
     frames : `List[str]`, optional
@@ -65,6 +78,7 @@ class Sentence:
     deprels: Optional[list[str]] = None
     arcs: Optional[dict[tuple[int, int], str]] = None
     tops: Optional[dict[int, str]] = None
+    loops: dict[int, str] = field(default_factory=dict)
     predicates: Optional[list[int]] = None
     frames: Optional[list[str]] = None
     feats: Optional[list[str]] = None
@@ -90,6 +104,15 @@ class Sentence:
 
     def __len__(self) -> int:
         return len(self.words)
+
+    def edges(self) -> Iterator[tuple[int, int, str]]:
+        """`(dependent, head, label)` of each edge of the graph, those from ROOT (head 0) and parallel ones included."""
+        for word, labels in (self.tops or {}).items():
+            yield from ((word, 0, label) for label in labels.split(PARALLEL))
+        for word, labels in self.loops.items():
+            yield from ((word, word, label) for label in labels.split(PARALLEL))
+        for (dependent, head), labels in (self.arcs or {}).items():
+            yield from ((dependent, head, label) for label in labels.split(PARALLEL))
 
     def to_json(self) -> dict[str, Any]:
         """

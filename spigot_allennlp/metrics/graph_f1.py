@@ -4,6 +4,7 @@ import torch
 from allennlp.nn.util import dist_reduce_sum
 from allennlp.training.metrics import Metric
 
+from spigot_allennlp.metrics.edge_scores import precision_recall_f1
 from spigot_allennlp.metrics.reduced_once import ReducedOnce
 
 
@@ -77,10 +78,8 @@ class DependencyGraphF1(ReducedOnce):
             ("labeled", counts[self._LABELED], counts[self._EXACT_LABELED]),
             ("unlabeled", counts[self._UNLABELED], counts[self._EXACT]),
         ):
-            total = counts[self._PREDICTED] + counts[self._GOLD]
-            metrics[f"{name}_precision"] = num_correct / max(counts[self._PREDICTED], 1)
-            metrics[f"{name}_recall"] = num_correct / max(counts[self._GOLD], 1)
-            metrics[f"{name}_f1"] = 2 * num_correct / max(total, 1)
+            scores = precision_recall_f1(num_correct, counts[self._PREDICTED], counts[self._GOLD])
+            metrics.update({f"{name}_{measure}": value for measure, value in scores.items()})
             metrics[f"{name}_exact_match"] = num_exact / max(counts[self._SENTENCES], 1)
         return metrics
 

@@ -15,7 +15,7 @@ from typing import Optional
 from allennlp.common.checks import ConfigurationError
 
 from spigot_allennlp.checks import one_of
-from spigot_allennlp.data.sentence import ABSENT, PARALLEL, Sentence
+from spigot_allennlp.data.sentence import ABSENT, PARALLEL, PATH, Sentence, coarse_label
 from spigot_allennlp.data.text_files import (
     SentenceIds,
     blocks,
@@ -35,7 +35,6 @@ logger = logging.getLogger(__name__)
 EMPTY_GRAPH = "# graph = empty"
 """Our own comment: without it, a graph without edges could not be told from no graph."""
 
-_PATH = ">"
 # Of what is collapsed into one edge. In treebanks there are a handful.
 _MAX_PATH_STEPS = 10_000
 _MAX_PATH_LENGTH = 100
@@ -58,8 +57,8 @@ def parse_conllu(
     empty_nodes : `str`, optional (default = `"collapse"`)
         What becomes of empty nodes (`8.1`). `"collapse"` replaces every path between words (or from ROOT)
         through empty nodes by one edge, labelled with the labels on the path, `conj:and>nsubj`, as the IWPT
-        2020 and 2021 evaluations do (`enhanced_collapse_empty_nodes.pl` of the UD tools). Unlike there, a
-        path from a word to itself is left out, with a warning: our graphs have no loops. What hangs on an
+        2020 and 2021 evaluations do (`enhanced_collapse_empty_nodes.pl` of the UD tools). Paths from a word to
+        itself become `loops`, which are no arcs of the graph, with a warning. What hangs on an
         empty node without dependents is lost with that node. `"drop"` removes empty nodes and every edge from
         or to them.
     labels : `str`, optional (default = `"full"`)
@@ -156,7 +155,7 @@ class _Parser:
         heads, deprels = None, None
         if head_column.count(ABSENT) < len(head_column):
             heads, deprels = parse_tree(head_column, deprel_column, row_lines, self._file_path, single_root=True)
-        arcs, tops = self._graph(deps_column, empty_nodes, row_lines)
+        arcs, tops, loops = self._graph(deps_column, empty_nodes, row_lines)
         if empty_graph:
             if arcs is not None:
                 raise self._error(start, f"the comment {EMPTY_GRAPH!r} stands over a sentence with edges in DEPS")
@@ -170,6 +169,7 @@ class _Parser:
             deprels=deprels,
             arcs=arcs,
             tops=tops,
+            loops=loops,
             feats=feats,
             misc=misc,
             multiword_tokens=multiword_tokens,
@@ -195,9 +195,10 @@ class _Parser:
 
     def _graph(
         self, deps_column: list[str], empty_nodes: dict[str, tuple[int, str]], row_lines: list[int]
-    ) -> tuple[Optional[dict[tuple[int, int], str]], Optional[dict[int, str]]]:
+    ) -> tuple[Optional[dict[tuple[int, int], str]], Optional[dict[int, str]], dict[int, str]]:
+        loops: dict[int, str] = {}
         if not empty_nodes and deps_column.count(ABSENT) == len(deps_column):
-            return None, None
+            return None, None, loops
         position_of = positions(len(deps_column))
         edges_of_empty = {
             node: self._edges(node, deps, position_of, empty_nodes, line) for node, (line, deps) in empty_nodes.items()
@@ -215,9 +216,11 @@ class _Parser:
                     label = coarse_label(label)
                 if head == "0":
                     _add(tops, word, label)
+                elif position_of[head] == word:
+                    _add(loops, word, label)
                 else:
                     _add(arcs, (word, position_of[head]), label)
-        return arcs, tops
+        return arcs, tops, loops
 
     def _edges(
         self,
@@ -237,7 +240,7 @@ class _Parser:
                 if "." in head:
                     raise self._error(line, f"head {head} in DEPS is an empty node that the sentence does not have")
                 raise self._error(line, head_problem(head, len(position_of) - 1) + ", in DEPS")
-            if head == node:
+            if head == node and PATH not in label:
                 raise self._error(line, f"{edge!r} in DEPS makes {node} its own head; a graph must not have loops")
             edges.append((head, label))
         if len(edges) > 1 and len(set(edges)) < len(edges):
@@ -267,14 +270,14 @@ class _Parser:
                 for source, path in paths:
                     if source == str(word):
                         logger.warning(
-                            "%s:%d: left out the path through empty node %s from word %d to itself",
+                            "%s:%d: a path through empty node %s leads from word %d to itself; that is evaluated, but "
+                            "neither trained on nor predicted",
                             self._file_path,
                             line,
                             head,
                             word,
                         )
-                    else:
-                        kept.append((source, path + _PATH + label))
+                    kept.append((source, path + PATH + label))
         return kept
 
 
@@ -298,7 +301,7 @@ def _paths_into(
             yield head, label
         elif head not in visited:
             for source, path in _paths_into(head, edges_of_empty, visited | {head}, steps):
-                yield source, path + _PATH + label
+                yield source, path + PATH + label
 
 
 def _add(edges: dict, key, label: str) -> None:
@@ -306,13 +309,6 @@ def _add(edges: dict, key, label: str) -> None:
     present = edges.setdefault(key, label)
     if label not in present.split(PARALLEL):
         edges[key] = present + PARALLEL + label
-
-
-def coarse_label(label: str) -> str:
-    """`nmod:of` -> `nmod`, `conj:and>nsubj:pass` -> `conj>nsubj`."""
-    if _PATH in label:
-        return _PATH.join(part.partition(":")[0] for part in label.split(_PATH))
-    return label.partition(":")[0]
 
 
 def write_conllu(sentence: Sentence) -> str:
@@ -326,12 +322,14 @@ def write_conllu(sentence: Sentence) -> str:
         comment[1:].partition("=")[0].strip() == "sent_id" for comment in comments
     ):
         comments.insert(0, f"# sent_id = {sentence.sentence_id}")
-    if sentence.arcs is not None and not sentence.arcs and not sentence.tops:
+    if sentence.arcs is not None and not any(sentence.edges()):
         comments.append(EMPTY_GRAPH)
 
     edges: list[list[tuple[int, str]]] = [[] for _ in sentence.words]
     for word, label in (sentence.tops or {}).items():
         edges[word - 1].append((0, label))
+    for word, label in sentence.loops.items():
+        edges[word - 1].append((word, label))
     for (dependent, head), label in (sentence.arcs or {}).items():
         edges[dependent - 1].append((head, label))
     for position, labelled_heads in enumerate(edges, 1):
