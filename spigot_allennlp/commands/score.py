@@ -28,10 +28,10 @@ class Score(Subcommand):
     """
 
     def add_subparser(self, parser: argparse._SubParsersAction) -> argparse.ArgumentParser:
-        description = """Score the trees and graphs of a file by the gold ones of another file of the same text, with the
-            official measures: ELAS, EULAS, LAS and UAS of the IWPT 2020 and 2021 shared tasks, and labeled and unlabeled
-            precision, recall, F1 and exact match of SemEval 2014 Task 8 and 2015 Task 18. The files may split the text
-            into words differently."""
+        description = """Score the trees and graphs of a file by the gold ones of another file of the same text. The
+            measures are the official ones: ELAS, EULAS, LAS and UAS of the IWPT 2020 and 2021 shared tasks, and the
+            labeled and unlabeled precision, recall, F1 and exact match of SemEval 2014 Task 8 and 2015 Task 18. The
+            files may split the text into words differently."""
         subparser = parser.add_parser(
             self.name, description=description, help="Score a file of trees and graphs by a gold one."
         )
@@ -125,7 +125,8 @@ def _format(file_path: str, file_format: Optional[str]) -> str:
     suffix = Path(file_path.removesuffix(".gz")).suffix.lstrip(".")
     if file_format is None and suffix not in _PARSERS:
         raise ConfigurationError(
-            f"cannot tell the format of {file_path}; valid: files *.conllu and *.sdp, or --format {' or '.join(_PARSERS)}"
+            f"cannot tell the format of {file_path}; valid: files *.conllu and *.sdp, or --format with one of "
+            f"{', '.join(_PARSERS)}"
         )
     return file_format or suffix
 

@@ -196,10 +196,8 @@ def _difference(gold: TokenizedText, system: TokenizedText) -> str:
                 f"{shorter.file_path} ends where {longer.place(position)} goes on with "
                 f"{longer.text[position : position + _SHOWN]!r}; {expected}"
             )
-    return (
-        f"{system.place(position)}: the text differs from {gold.place(position)}: "
-        f"{system.text[position : position + _SHOWN]!r} instead of {gold.text[position : position + _SHOWN]!r}; {expected}"
-    )
+    found, gold_text = (text.text[position : position + _SHOWN] for text in (system, gold))
+    return f"{system.place(position)}: found {found!r}, but {gold.place(position)} has {gold_text!r}; {expected}"
 
 
 def _line_of(file_path: str, sentence: Sentence, token_id: str) -> int:

@@ -55,7 +55,9 @@ class EnhancedDependencyScores(ReducedOnce):
         self._num_predicted += len(predicted)
         self._num_gold += len(gold)
         self._num_labeled += _num_pairs(predicted, gold)
-        self._num_universal += _num_pairs(*([(*edge[:2], coarse_label(edge[2])) for edge in x] for x in (predicted, gold)))
+        self._num_universal += _num_pairs(
+            *([(*edge[:2], coarse_label(edge[2])) for edge in x] for x in (predicted, gold))
+        )
 
     def get_metric(self, reset: bool = False) -> Dict[str, float]:
         """

@@ -134,7 +134,7 @@ class LatentTreeModel(LatentStructureClassifier):
         Outside training `heads`, `(..., 1 + words)`, of trees that were conditioned on, `(..., 1 + words, 1 + words)`.
         """
         heads = self._decoded_heads(trees, mask)
-        self._tree_scores(heads.flatten(0, -2), None, None, None)
+        self._tree_scores(heads.flatten(0, -2))
         return {} if self.training else {"heads": heads}
 
     def get_metrics(self, reset: bool = False) -> Dict[str, float]:

@@ -30,10 +30,7 @@ def readable_trees(
     lengths = [len(sentence) for sentence in words]
     trees = {"heads": [row[1 : n + 1] for row, n in zip(heads.tolist(), lengths)]}
     if relations is not None:
-        trees["deprels"] = [
-            [names.name(index) if index >= 0 else "_" for index in row[1 : n + 1]]
-            for row, n in zip(relations.tolist(), lengths)
-        ]
+        trees["deprels"] = names.names(relations, lengths)
     return trees
 
 

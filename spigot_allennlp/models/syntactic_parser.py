@@ -136,7 +136,7 @@ class SyntacticParser(KeepsArchives):
             output["relations"] = relations
         if gold_heads is not None:
             gold_relations = None if head_tags is None else with_root(head_tags, -1, mask[:, 1:])
-            self._tree_scores(heads, relations, gold_heads, gold_relations)
+            score_trees(self._tree_scores, self.syntactic_head, heads, gold_heads, relations, metadata)
             output["loss"] = self.syntactic_head.loss(states, loss_scores, mask, gold_heads, gold_relations).mean()
         return output
 
@@ -161,6 +161,22 @@ class SyntacticParser(KeepsArchives):
         if self.syntactic_head.pruner is not None:
             metrics.update(self.syntactic_head.pruner.get_metrics(reset))
         return metrics
+
+
+def score_trees(
+    metric: TreeScores,
+    head: ParserHead,
+    heads: torch.Tensor,
+    gold_heads: Optional[torch.Tensor],
+    relations: Optional[torch.Tensor],
+    metadata: List[Dict[str, Any]],
+) -> None:
+    """
+    Counts predicted trees, `(batch, 1 + words)`, against those of the sentences in `metadata`. Their relations are
+    compared by name, as the vocabulary may lack gold ones.
+    """
+    names = None if relations is None else head.relations.names(relations, [len(entry["words"]) for entry in metadata])
+    metric(heads, gold_heads, names, [entry["graph"].deprels for entry in metadata])
 
 
 def check_tree_pruner(vocab: Vocabulary, pruner: Optional[ArcPruner]) -> None:

@@ -11,12 +11,12 @@ from allennlp.nn import InitializerApplicator
 from spigot_allennlp.checks import one_of, refuse_unknown_keys
 from spigot_allennlp.estimators import Estimator
 from spigot_allennlp.functional.trees import arcs_from_heads
-from spigot_allennlp.metrics import DependencyGraphF1, TreeScores
+from spigot_allennlp.metrics import DependencyGraphF1, EnhancedDependencyScores, TreeScores
 from spigot_allennlp.models.kept_archives import KeepsArchives
 from spigot_allennlp.models.latent_structure_model import LatentStructureModel
 from spigot_allennlp.models.readable import readable_graphs, readable_trees
 from spigot_allennlp.models.supervision import GRAPHS, TREES, Supervision
-from spigot_allennlp.models.syntactic_parser import ParserState, SyntacticParser, check_tree_pruner
+from spigot_allennlp.models.syntactic_parser import ParserState, SyntacticParser, check_tree_pruner, score_trees
 from spigot_allennlp.models.vocabularies import check_vocabulary
 from spigot_allennlp.modules import (
     ConstantWeight,
@@ -134,6 +134,7 @@ class SyntacticThenSemantic(KeepsArchives, LatentStructureModel):
         self.graph_head = graph_head.construct(vocab=vocab, input_dim=dim, dropout=dropout)
         self._check_graph_pruner()
         self._graph_f1 = DependencyGraphF1()
+        self._enhanced_scores = EnhancedDependencyScores()
         self._tree_scores = TreeScores()
         initializer(self)
 
@@ -232,7 +233,7 @@ class SyntacticThenSemantic(KeepsArchives, LatentStructureModel):
             heads = self._decoded_heads(tree, mask)
             if not self.training:
                 relations = parser.predict_relations(parse.states, heads)
-            self._tree_scores(heads, relations, gold_heads, gold_relations)
+            score_trees(self._tree_scores, parser, heads, gold_heads, relations, metadata)
         else:
             if self.syntax == "gold":
                 tree = self._gold_tree(gold_heads, words, metadata, states.dtype)
@@ -247,6 +248,9 @@ class SyntacticThenSemantic(KeepsArchives, LatentStructureModel):
             output["tree"] = tree
         if not self.training:
             output["labels"] = self.graph_head.predicted_graph(outputs)
+            if gold_graph is not None:
+                for edges, entry in zip(self.graph_head.relations.edges(output["labels"]), metadata):
+                    self._enhanced_scores(edges, entry["graph"].edges())
             output.update({"heads": heads} if heads is not None else {})
             output.update({"relations": relations} if relations is not None else {})
         return output
@@ -362,12 +366,16 @@ class SyntacticThenSemantic(KeepsArchives, LatentStructureModel):
 
     def get_metrics(self, reset: bool = False) -> Dict[str, float]:
         """
-        `labeled_f1` and `unlabeled_f1` of the graph; with predicted syntax `uas`, `las` and `tree_depth`. Kept off the
-        progress bar by their `_`: precision, recall and exact match, in training the estimator's diagnostics, and what
-        pruners leave of the graph (`_pruning_recall`, `_pruning_density`) and of the tree (`_syntactic_pruning_...`).
+        `labeled_f1` and `unlabeled_f1` of the graph, outside training also `elas` and `eulas`; with latent syntax
+        `uas`, `las` and `tree_depth`. Kept off the progress bar by their `_`: precision, recall and exact match, in
+        training the estimator's diagnostics, and what pruners leave of the graph (`_pruning_recall`,
+        `_pruning_density`) and of the tree (`_syntactic_pruning_...`).
         """
         graph = self._graph_f1.get_metric(reset)
         metrics = {name if name.endswith("_f1") else f"_{name}": value for name, value in graph.items()}
+        if not self.training:
+            edges = self._enhanced_scores.get_metric(reset)
+            metrics.update({name if name in ("elas", "eulas") else f"_{name}": edges[name] for name in edges})
         if self.syntax == "latent":
             metrics.update(self._tree_scores.get_metric(reset))
             pruner = self._parser_head().pruner

@@ -2,10 +2,12 @@
 Relation labels and the numbers that stand for them.
 """
 
-from typing import Dict
+from typing import Dict, List, Sequence, Tuple
 
 import torch
 from allennlp.data import Vocabulary
+
+from spigot_allennlp.data.sentence import ABSENT, PARALLEL, ROOT_LABEL
 
 # AllenNLP's padding and unknown entries come first in a namespace.
 _OFFSET = 2
@@ -58,6 +60,45 @@ class Relations:
         The relation with a label.
         """
         return self.name(label + _OFFSET)
+
+    def names(self, indices: torch.Tensor, lengths: Sequence[int]) -> List[List[str]]:
+        """
+        # Parameters
+
+        indices : `torch.Tensor`
+            `(batch, 1 + words)`; -1 where a word has no head.
+        lengths : `Sequence[int]`
+            The number of words of each sentence.
+
+        # Returns
+
+        `List[List[str]]`
+            The relation of each word of each sentence, `"_"` where it has no head.
+        """
+        return [
+            [self.name(index) if index >= 0 else ABSENT for index in row[1 : length + 1]]
+            for row, length in zip(indices.tolist(), lengths)
+        ]
+
+    def edges(self, graph: torch.Tensor) -> List[List[Tuple[int, int, str]]]:
+        """
+        # Parameters
+
+        graph : `torch.Tensor`
+            `(batch, 1 + words, 1 + words)`, a graph of indices.
+
+        # Returns
+
+        `List[List[Tuple[int, int, str]]]`
+            `(dependent, head, label)` of each edge of each sentence, as `Sentence.edges` has them: parallel edges
+            apart, and `root` as the label of edges from ROOT.
+        """
+        edges: List[List[Tuple[int, int, str]]] = [[] for _ in graph]
+        arcs = (graph >= 0).nonzero(as_tuple=True)
+        for (sentence, dependent, head), index in zip(torch.stack(arcs, -1).tolist(), graph[arcs].tolist()):
+            labels = self.name(index).split(PARALLEL) if head else [ROOT_LABEL]
+            edges[sentence].extend((dependent, head, label) for label in labels)
+        return edges
 
     @staticmethod
     def indices(labels: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import Any, Dict
 import pytest
 import torch
 
-from spigot_allennlp.metrics import DependencyGraphF1, MaskedMean, TreeScores
+from spigot_allennlp.metrics import DependencyGraphF1, EnhancedDependencyScores, MaskedMean, TreeScores
 from tests.metrics.test_dependency_graph_f1 import FIRST, SECOND, THIRD, tensors
 from tests.metrics.test_tree_scores import padded
 
@@ -16,16 +16,23 @@ from tests.metrics.test_tree_scores import padded
 def count(metrics: Dict[str, Any], part: str) -> None:
     if part == "first":
         metrics["graph"](*tensors([FIRST, SECOND], num_tokens=5))
-        metrics["tree"](padded([[2, 0, 2], [0]]), None, padded([[2, 0, 1], [0]]), None)
+        metrics["tree"](padded([[2, 0, 2], [0]]), padded([[2, 0, 1], [0]]))
+        metrics["edges"]([(1, 2, "nsubj:pass"), (2, 0, "root")], [(1, 2, "nsubj"), (2, 0, "root"), (3, 2, "obj")])
         metrics["mean"](torch.tensor([1.0, 2.0]), torch.tensor([True, True]))
     elif part == "second":
         metrics["graph"](*tensors([THIRD], num_tokens=5))
-        metrics["tree"](padded([[0, 1]]), None, padded([[2, 0]]), None)
+        metrics["tree"](padded([[0, 1]]), padded([[2, 0]]))
+        metrics["edges"]([(1, 0, "root")], [(1, 0, "root")])
         metrics["mean"](torch.tensor([6.0]), torch.tensor([True]))
 
 
 def new_metrics() -> Dict[str, Any]:
-    return {"graph": DependencyGraphF1(), "tree": TreeScores(), "mean": MaskedMean()}
+    return {
+        "graph": DependencyGraphF1(),
+        "edges": EnhancedDependencyScores(),
+        "tree": TreeScores(),
+        "mean": MaskedMean(),
+    }
 
 
 def work(rank: int, folder: str) -> None:

@@ -55,12 +55,12 @@ def parse_conllu(
     file_path : `str`
         Named in errors.
     empty_nodes : `str`, optional (default = `"collapse"`)
-        What becomes of empty nodes (`8.1`). `"collapse"` replaces every path between words (or from ROOT)
-        through empty nodes by one edge, labelled with the labels on the path, `conj:and>nsubj`, as the IWPT
-        2020 and 2021 evaluations do (`enhanced_collapse_empty_nodes.pl` of the UD tools). Paths from a word to
-        itself become `loops`, which are no arcs of the graph, with a warning. What hangs on an
-        empty node without dependents is lost with that node. `"drop"` removes empty nodes and every edge from
-        or to them.
+        What becomes of empty nodes (`8.1`). `"collapse"` replaces every path between words (or from ROOT) through empty
+        nodes, none of them twice, by one edge. Its label joins those of the path, `conj:and>nsubj`, as in the IWPT 2020
+        and 2021 evaluations (`enhanced_collapse_empty_nodes.pl` of the UD tools; on cycles of empty nodes alone, what
+        that makes of them depends on their order). Paths from a word to itself become `loops`, which are no arcs of the
+        graph, with a warning. What hangs on an empty node without dependents is lost with that node. `"drop"` removes
+        empty nodes and every edge from or to them.
     labels : `str`, optional (default = `"full"`)
         `"coarse"` cuts the labels of the graph (not of the tree) at the first `:`; of joined labels
         (`conj:and>nsubj`, `nsubj:pass|obj`) it cuts every part, and keeps one of those parallel edges that

@@ -97,15 +97,19 @@ def test_paths_through_several_empty_nodes():
     assert sentence.arcs == {(2, 1): "u", (3, 1): "s>t>v"}
 
 
-def test_a_path_from_a_word_to_itself_is_left_out_with_a_warning(caplog):
+def test_a_path_from_a_word_to_itself_is_no_arc_and_warned_of(caplog):
     text = "1 a _ _ _ _ _ _ 0:root|1.1:obj _\n1.1 x _ _ _ _ _ _ 1:acl _\n2 b _ _ _ _ _ _ 1.1:nsubj _\n"
     with caplog.at_level(logging.WARNING):
         (sentence,) = parse(text)
     assert sentence.arcs == {(2, 1): "acl>nsubj"}
     assert sentence.tops == {1: "root"}
+    assert sentence.loops == {1: "acl>obj"}
     assert [record.getMessage() for record in caplog.records] == [
-        "file.conllu:1: left out the path through empty node 1.1 from word 1 to itself"
+        "file.conllu:1: a path through empty node 1.1 leads from word 1 to itself; that is evaluated, but neither "
+        "trained on nor predicted"
     ]
+    (read_back,) = parse(write_conllu(sentence))
+    assert read_back == sentence
 
 
 def test_files_without_trees_or_graphs():
