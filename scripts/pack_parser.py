@@ -22,6 +22,7 @@ from allennlp.models import load_archive
 
 import spigot_allennlp  # noqa: F401
 from spigot_allennlp.files import written_atomically
+from spigot_allennlp.models.old_archives import upgraded_config
 
 # Only training reads them.
 _TRAINING_KEYS = ("pretrained_file", "initializer")
@@ -41,7 +42,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         vocabulary = Path(folder) / "vocabulary"
         archive.model.vocab.save_to_files(str(vocabulary))
-        kept = _without(_TRAINING_KEYS, {key: config[key] for key in ("dataset_reader", "model")})
+        model = upgraded_config(config["model"], arguments.archive)
+        kept = _without(_TRAINING_KEYS, {"dataset_reader": config["dataset_reader"], "model": model})
         files = {"config.json": json.dumps(kept, indent=2).encode(), "weights.th": _saved(weights)}
         files.update({f"vocabulary/{path.name}": path.read_bytes() for path in sorted(vocabulary.glob("*.txt"))})
     with written_atomically(str(arguments.output)) as part, open(part, "wb") as raw:

@@ -1,5 +1,7 @@
 """Parsers by name, as Python functions, and as components of spaCy pipelines."""
 
+import configparser
+import importlib
 import shutil
 from pathlib import Path
 
@@ -14,8 +16,8 @@ from spigot_allennlp import pretrained
 from spigot_allennlp.data import Sentence, parse_conllu
 from spigot_allennlp.parser import Parser
 from spigot_allennlp.predictors import DependencyGraphPredictor
-from spigot_allennlp.spacy_component import GraphEdge, SpigotParser
-from tests.conftest import FIXTURES
+from spigot_allennlp.spacy_component import GraphEdge, SpigotParser, make_spigot_parser
+from tests.conftest import FIXTURES, PROJECT_ROOT
 
 ARCHIVE = FIXTURES / "models" / "semantic_parser.tar.gz"
 
@@ -174,3 +176,11 @@ def test_parse_keeps_annotation(parser: Parser):
     assert (parsed.lemmas, parsed.sentence_id) == (["it", "fall"], "7")
     assert parsed.arcs is not None
     assert torch.is_grad_enabled()
+
+
+def test_spacy_finds_the_component():
+    setup = configparser.ConfigParser()
+    setup.read(PROJECT_ROOT / "setup.cfg")
+    name, _, factory = setup["options.entry_points"]["spacy_factories"].strip().partition(" = ")
+    module, _, function = factory.partition(":")
+    assert name == "spigot_parser" and importlib.import_module(module).__dict__[function] is make_spigot_parser

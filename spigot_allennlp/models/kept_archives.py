@@ -6,6 +6,7 @@ from allennlp.common import Params
 from allennlp.common.file_utils import cached_path
 from allennlp.models import Model
 
+from spigot_allennlp import pretrained
 from spigot_allennlp.files import written_atomically
 from spigot_allennlp.models.old_archives import LoadsOldArchives
 
@@ -48,7 +49,7 @@ def _kept(archive_file: str, copy: str) -> str:
         # Kept by the model that this one is a part of.
         return archive_file
     if not os.path.exists(copy):
-        original = cached_path(archive_file)
+        original = cached_path(pretrained.archive_file(archive_file))
         if os.path.isdir(original):
             # A serialization directory, from which AllenNLP loads, too.
             return archive_file

@@ -131,7 +131,8 @@ class SyntacticThenSemantic(KeepsArchives, LatentStructureModel):
         if syntax == "none":
             # Not in use; distributed training would wait for its gradient.
             self.composer.of_head.requires_grad_(False)
-        self.graph_head = graph_head.construct(vocab=vocab, input_dim=dim, dropout=dropout)
+        # By a name of its own: AllenNLP would hand `dropout` on to the arc scorer, where a config has its own.
+        self.graph_head = graph_head.construct(vocab=vocab, input_dim=dim, label_dropout=dropout)
         self._check_graph_pruner()
         self._graph_f1 = DependencyGraphF1()
         self._enhanced_scores = EnhancedDependencyScores()

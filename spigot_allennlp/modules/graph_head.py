@@ -42,7 +42,7 @@ class GraphHead(torch.nn.Module, FromParams):
     deterministic_roles : `Union[str, List[str]]`, optional (default = `None`)
         Labels that a predicate gives to one argument at most, or `"observed"`: those that the training data use so
         (`DeterministicRoles`). `None`: any word may have any label.
-    dropout : `float`, optional (default = `0.0`)
+    label_dropout : `float`, optional (default = `0.0`)
         Dropout of the two ends of an arc where its label is scored.
     label_namespace : `str`, optional (default = `"arc_relations"`)
         Namespace of the labels.
@@ -62,13 +62,13 @@ class GraphHead(torch.nn.Module, FromParams):
         label_dim: int = 64,
         predicate_dim: int = None,
         deterministic_roles: Union[str, List[str]] = None,
-        dropout: float = 0.0,
+        label_dropout: float = 0.0,
         label_namespace: str = "arc_relations",
     ) -> None:
         super().__init__()
         self.relations = Relations(vocab, label_namespace)
         self.arc_scorer = arc_scorer.construct(input_dim=input_dim)
-        self.labeler = ArcLabeler(input_dim, max(self.relations.num_labels, 1), label_dim, dropout)
+        self.labeler = ArcLabeler(input_dim, max(self.relations.num_labels, 1), label_dim, label_dropout)
         self.graph_loss = loss or CrossEntropyGraphLoss()
         self.pruner = pruner
         self.predicate_scorer = None

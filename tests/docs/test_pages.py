@@ -30,6 +30,9 @@ from tests.running import forked_command
 NOT_RUN = {
     "source .venv/bin/activate": "it is for the reader's shell",
     "make": "it sets up the environment that the tests run in; what it runs then is run by other tests",
+    "python scripts/fetch_pretrained.py": "it downloads",
+    "allennlp train training_configs/universal_dependencies/transformer.jsonnet": "it needs a transformer",
+    "python scripts/pack_parser.py": "the tests of docs run where no script is",
     "pip install": "it would change the environment of the tests",
     ".venv/bin/pip install": "it would change the environment of the tests",
     "uv ": "it would change the environment of the tests",

@@ -1,8 +1,11 @@
-// The parser that ships as en_ewt: enhanced Universal Dependencies of English, from words and characters alone.
-// SPIGOT_WORD_VECTORS names a text file of word vectors, most frequent word first (scripts/fetch_pretrained.py writes one).
+// The recipe of the parser that ships as en_ewt: trees and enhanced graphs of Universal Dependencies, from words and
+// characters alone. SPIGOT_WORD_VECTORS names a text file of word vectors, most frequent word first
+// (scripts/fetch_pretrained.py writes one for English); an empty string does without.
 local seed = std.parseInt(std.extVar('SPIGOT_SEED'));
 local vectors = std.extVar('SPIGOT_WORD_VECTORS');
-local vector_dim = std.parseInt(std.extVar('SPIGOT_WORD_DIM'));
+local vector_dim = if vectors == '' then 0 else std.parseInt(std.extVar('SPIGOT_WORD_DIM'));
+// The name of what depends on the vectors; a field without a name is left out.
+local with_vectors(name) = if vectors == '' then null else name;
 local word_dim = 100;
 local character_dim = 100;
 local hidden_size = 256;
@@ -17,7 +20,7 @@ local hidden_size = 256;
     labels: 'full',
     token_indexers: {
       tokens: { type: 'single_id', lowercase_tokens: true },
-      vectors: { type: 'single_id', namespace: 'vectors', lowercase_tokens: true },
+      [with_vectors('vectors')]: { type: 'single_id', namespace: 'vectors', lowercase_tokens: true },
       characters: {
         type: 'characters',
         // The ends of a word are letters of their own: prefixes and suffixes.
@@ -32,10 +35,10 @@ local hidden_size = 256;
 
   vocabulary: {
     min_count: { tokens: 2, token_characters: 3, arc_relations: 3 },
-    // All words of the treebank that have a vector, and the 40,000 most frequent ones of the language.
-    pretrained_files: { vectors: vectors },
+    // All words of the treebank that have a vector, and the 40,000 most frequent ones of the file.
+    [with_vectors('pretrained_files')]: { vectors: vectors },
     only_include_pretrained_words: true,
-    min_pretrained_embeddings: { vectors: 40000 },
+    [with_vectors('min_pretrained_embeddings')]: { vectors: 40000 },
   },
 
   data_loader: {
@@ -52,7 +55,7 @@ local hidden_size = 256;
       dropout: 0.2,
       token_embedders: {
         tokens: { type: 'embedding_with_word_dropout', embedding_dim: word_dim },
-        vectors: {
+        [with_vectors('vectors')]: {
           type: 'embedding',
           embedding_dim: vector_dim,
           pretrained_file: vectors,
