@@ -11,6 +11,7 @@ from allennlp.data.fields import TextField
 from allennlp.models import load_archive
 from allennlp.predictors import Predictor
 
+from spigot_allennlp.checks import at_least, at_least_one
 from spigot_allennlp.commands.errors import as_messages
 from spigot_allennlp.version import VERSION
 from spigot_allennlp.visualization import Pair, analysis_from_instance, analysis_from_output, report
@@ -85,9 +86,8 @@ def write_report(
 
     `ConfigurationError` for numbers that make no sense, and a file without instances.
     """
-    for name, value, smallest in (("num-worst", num_worst, 0), ("batch-size", batch_size, 1)):
-        if value < smallest:
-            raise ConfigurationError(f"--{name} is {value}; valid: {smallest} or more")
+    at_least(0, "--num-worst", num_worst)
+    at_least_one("--batch-size", batch_size)
     check_for_gpu(cuda_device)
     archive = load_archive(archive_file, weights_file=weights_file, cuda_device=cuda_device, overrides=overrides)
     # Seeds, as `allennlp evaluate` sets them.

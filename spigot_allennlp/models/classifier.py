@@ -17,8 +17,8 @@ _TREE = ("latent", "none")
 
 class LatentStructureClassifier(LatentStructureModel):
     """
-    What the classifiers share: `logits` that are conditioned on a latent structure, their cross-entropy as the loss of
-    an instance.
+    What the classifiers share: `logits` that are conditioned on a latent structure, and their cross-entropy as the loss
+    of an instance.
 
     # Parameters
 

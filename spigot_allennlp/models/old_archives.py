@@ -11,11 +11,9 @@ import torch
 from allennlp.common import Params
 from allennlp.models import Model
 
-_HEAD_KEYS = {"arc_scorer": "arc_scorer", "loss": "loss", "pruner": "pruner", "label_dim": "label_dim"}
-
 # By the type of a model: the sub-object that a key went into, and its name there.
 _MOVED: Dict[str, Dict[str, Tuple[str, str]]] = {
-    "syntactic_parser": {old: ("syntactic_head", new) for old, new in _HEAD_KEYS.items()},
+    "syntactic_parser": {key: ("syntactic_head", key) for key in ("arc_scorer", "loss", "pruner", "label_dim")},
     "syntactic_then_semantic": {
         "arc_scorer": ("syntactic_head", "arc_scorer"),
         "syntactic_loss": ("syntactic_head", "loss"),
@@ -100,13 +98,14 @@ def upgraded_config(config: Dict[str, Any], serialization_dir: Any, prefix: str 
     return upgraded
 
 
-def upgraded_state_dict(state_dict: Mapping[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
+def upgraded_state_dict(state_dict: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
     """
-    The same parameters under the names of today.
+    The same parameters under the names of today. Where all have those, it is `state_dict` itself.
     """
     upgraded = {}
     for name, parameter in state_dict.items():
         for pattern, replacement in _PARAMETERS:
             name = pattern.sub(replacement, name)
         upgraded[name] = parameter
-    return upgraded
+    # With what torch attaches to it.
+    return state_dict if upgraded.keys() == state_dict.keys() else upgraded

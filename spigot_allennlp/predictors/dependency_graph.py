@@ -1,12 +1,11 @@
 from typing import Any, List
 
 from allennlp.common import JsonDict
-from allennlp.common.checks import ConfigurationError
 from allennlp.data import DatasetReader, Instance, Tokenizer
 from allennlp.models import Model
 from allennlp.predictors import Predictor
 
-from spigot_allennlp.checks import refuse_unknown_keys
+from spigot_allennlp.checks import one_of, refuse_unknown_keys
 from spigot_allennlp.data import SDP_HEADER, Sentence, write_conllu, write_sdp
 from spigot_allennlp.predictors.sentence_predictor import SentencePredictor
 
@@ -44,9 +43,7 @@ class DependencyGraphPredictor(SentencePredictor):
     ) -> None:
         refuse_unknown_keys(self, kwargs)
         super().__init__(model, dataset_reader, tokenizer, **kwargs)
-        if output_format not in _FORMATS:
-            raise ConfigurationError(f"output_format is '{output_format}'; valid: {', '.join(map(repr, _FORMATS))}")
-        self._output_format = output_format
+        self._output_format = one_of("output_format", output_format, _FORMATS)
         structure = getattr(model, "structure", None)
         is_tree = structure is not None and structure.always_tree
         self._writes_heads = is_tree and (structure.single_root or output_format == "sdp")

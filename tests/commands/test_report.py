@@ -170,7 +170,8 @@ def test_in_a_browser(graph_parser, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "option, message", [({"num_worst": -1}, "--num-worst is -1; valid: 0"), ({"batch_size": 0}, "--batch-size is 0")]
+    "option, message",
+    [({"num_worst": -1}, "--num-worst is -1; valid: an integer >= 0"), ({"batch_size": 0}, "--batch-size is 0")],
 )
 def test_numbers_that_make_no_sense(gold, tmp_path, option, message):
     with pytest.raises(ConfigurationError, match=message):
@@ -187,5 +188,5 @@ def test_damaged_data(tmp_path):
 def test_a_message_instead_of_a_traceback(gold, tmp_path, monkeypatch):
     arguments = ["report", str(PARSER), str(gold), "-o", str(tmp_path / "report.html"), "--num-worst", "-1"]
     monkeypatch.setattr(sys, "argv", ["allennlp", *arguments])
-    with pytest.raises(SystemExit, match="^error: --num-worst is -1; valid: 0 or more"):
+    with pytest.raises(SystemExit, match="^error: --num-worst is -1; valid: an integer >= 0"):
         main()
