@@ -2,7 +2,6 @@ import os
 import re
 from typing import Iterable, List, Sequence, Union
 
-import spacy
 from allennlp.common.checks import ConfigurationError
 from allennlp.models import load_archive
 from allennlp.predictors import Predictor
@@ -30,8 +29,6 @@ class Parser:
     def __init__(self, predictor: DependencyGraphPredictor, batch_size: int = 32) -> None:
         self.predictor = predictor
         self.batch_size = at_least_one("batch_size", batch_size)
-        self._splitter = spacy.blank("en")
-        self._splitter.add_pipe("sentencizer")
 
     def __call__(self, text: str) -> List[Sentence]:
         """
@@ -41,9 +38,8 @@ class Parser:
             One or more sentences, which are split and tokenized by spaCy's rules.
         """
         # A blank line ends a sentence, too.
-        paragraphs = [self._splitter(paragraph) for paragraph in re.split(r"\n\s*\n", text)]
-        sentences = [[token.text for token in span if not token.is_space] for doc in paragraphs for span in doc.sents]
-        return self.parse_words([words for words in sentences if words])
+        paragraphs = re.split(r"\n\s*\n", text)
+        return self._parse([sentence for paragraph in paragraphs for sentence in self.predictor.split(paragraph)])
 
     def parse_words(self, sentences: Iterable[Sequence[str]]) -> List[Sentence]:
         """

@@ -67,7 +67,7 @@ class Sentence:
         Comment lines, with their `#`.
     sentence_id : `str`, optional
     line : `int`, optional
-        Where the sentence begins in its file; of no account in comparisons.
+        Where the sentence begins in its file; ignored in comparisons. `None` where it is from no file.
     """
 
     words: list[str]
@@ -93,6 +93,7 @@ class Sentence:
         for name in ("lemmas", "pos_tags", "tags", "frames", "feats", "misc"):
             if getattr(self, name) is None:
                 setattr(self, name, [ABSENT] * length)
+        self.check_lengths()
         if (self.arcs is None) != (self.tops is None):
             raise ConfigurationError("a graph needs both 'arcs' and 'tops' (either may be empty); only one was given")
         for dependent, head in self.arcs or ():
@@ -102,8 +103,33 @@ class Sentence:
                     f"numbered from 1 to {length} here (edges from ROOT stand in 'tops')"
                 )
 
+        for word in (*(self.tops or ()), *self.loops, *(self.predicates or ())):
+            if not 0 < word <= length:
+                raise ConfigurationError(
+                    f"no graph can have the top node or predicate {word}; words are numbered from 1 to {length} here"
+                )
+
+    def check_lengths(self) -> None:
+        """
+        # Errors
+
+        `ConfigurationError` where a list does not have one entry for each word.
+        """
+        for name in ("lemmas", "pos_tags", "tags", "frames", "feats", "misc", "heads", "deprels"):
+            column = getattr(self, name)
+            if column is not None and len(column) != len(self.words):
+                raise ConfigurationError(
+                    f"the sentence has {len(self.words)} words, but {len(column)} {name}; valid: one for each word"
+                )
+
     def __len__(self) -> int:
         return len(self.words)
+
+    @property
+    def text(self) -> str:
+        """What the comment `# text = ...` says, or the words with blanks between them."""
+        texts = [comment[8:].strip() for comment in self.comments if comment.startswith("# text =")]
+        return texts[0] if texts else " ".join(self.words)
 
     def edges(self) -> Iterator[tuple[int, int, str]]:
         """`(dependent, head, label)` of each edge of the graph, those from ROOT (head 0) and parallel ones included."""
@@ -136,8 +162,47 @@ class Sentence:
             tags=[token.tag_ or ABSENT for token in tokens],
         )
 
+    @classmethod
+    def from_text(cls, text: str, tokens: Sequence[Token], following: Optional[str] = None) -> "Sentence":
+        """
+        A sentence of the tokens of a text, with what it takes to rebuild the text: a comment `# text = ...`, and in
+        `misc` `SpaceAfter=No` where no space follows a token, or `SpacesAfter=...` where something else than one space
+        does (`\\s` a space, `\\t` a tab, `\\n` and `\\r` line breaks, as UDPipe writes it).
+
+        # Parameters
+
+        text : `str`
+        tokens : `Sequence[Token]`
+            With `idx`, their place in the text. Where they lack it, or the text has more than tokens and blanks, the
+            sentence is that of `from_tokens`.
+        following : `str`, optional (default = `None`)
+            The blanks between the last token and the next sentence, if there is one.
+        """
+        sentence = cls.from_tokens(tokens)
+        starts = [token.idx for token in tokens]
+        if any(start is None or not text.startswith(token.text, start) for token, start in zip(tokens, starts)):
+            return sentence
+        stops = [start + len(token.text) for token, start in zip(tokens, starts)]
+        gaps = [text[stop:start] for stop, start in zip(stops, starts[1:])]
+        if any(gap.strip() for gap in gaps):
+            return sentence
+        words = [word + (" " if gap else "") for word, gap in zip(sentence.words, [*gaps, ""])]
+        sentence.comments = [f"# text = {''.join(words)}"]
+        sentence.misc = [_space_after(gap) for gap in [*gaps, " " if following is None else following]][: len(tokens)]
+        return sentence
+
     def to_tokens(self) -> list[Token]:
         return [
             Token(text=word, lemma_=lemma, pos_=pos_tag, tag_=tag)
             for word, lemma, pos_tag, tag in zip(self.words, self.lemmas, self.pos_tags, self.tags, strict=True)
         ]
+
+
+_BLANKS = {"\\": "\\\\", " ": "\\s", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+
+
+def _space_after(gap: str) -> str:
+    """What MISC says of the blanks after a token."""
+    if gap == " ":
+        return ABSENT
+    return "SpacesAfter=" + "".join(_BLANKS.get(blank, blank) for blank in gap) if gap else "SpaceAfter=No"

@@ -2,9 +2,12 @@
 What the formats have in common: lines, blocks of lines (of SDP and CoNLL-U), JSON, and how errors are reported.
 """
 
+import bz2
+import gzip
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -21,38 +24,62 @@ def malformed(file_path: str, line: int, problem: str) -> ConfigurationError:
     return ConfigurationError(f"{file_path}:{line}: {problem}")
 
 
+_COMPRESSED = {".gz": gzip.open, ".bz2": bz2.open}
+
+
+def shorten(value: Any, length: int = 60) -> str:
+    """What an error quotes of an input: its `repr`, cut where it is longer than `length`."""
+    return cut(repr(value[: length + 1] if isinstance(value, (str, list)) else value), length)
+
+
+def cut(text: str, length: int = 60) -> str:
+    return text if len(text) <= length else text[:length] + "..."
+
+
 def read_lines(file_path: str) -> Iterator[str]:
     """
-    The lines of a UTF-8 file (with or without a byte order mark, any line ends), read as they are asked for.
-    Raises a `ConfigurationError` where there is no such file, or it is not UTF-8.
+    The lines of a UTF-8 file (with or without a byte order mark, any line ends, also compressed as `.gz` or `.bz2`),
+    read as they are asked for; `-` is the standard input.
+
+    # Errors
+
+    `ConfigurationError` where there is no such file, or it is not UTF-8, or not compressed as its name says.
     """
+    if file_path == "-":
+        for number, line in enumerate(sys.stdin, 1):
+            yield line.removeprefix("\ufeff") if number == 1 else line
+        return
     try:
         local_path = cached_path(file_path)
     except FileNotFoundError:
         raise ConfigurationError(f"{file_path}: there is no such file") from None
     if os.path.isdir(local_path):
         raise ConfigurationError(f"{file_path}: is a directory; the path of one file is needed")
+    open_file = _COMPRESSED.get(os.path.splitext(file_path)[1], open)
     try:
-        with open(local_path, encoding="utf-8-sig") as file:
+        with open_file(local_path, mode="rt", encoding="utf-8-sig") as file:
             yield from file
     except UnicodeDecodeError:
         # The decoder works on chunks and knows no line numbers.
-        with open(local_path, "rb") as file:
+        with open_file(local_path, mode="rb") as file:
             for number, raw_line in enumerate(file, 1):
                 try:
                     raw_line.decode("utf-8")
                 except UnicodeDecodeError as error:
                     problem = f"byte {error.start + 1} of the line is not valid UTF-8 ({error.reason})"
                     raise malformed(file_path, number, problem) from None
+    except (EOFError, OSError) as error:
+        raise ConfigurationError(f"{file_path}: cannot be read ({error})") from None
 
 
 def parse_json(text: str) -> Any:
     """
-    `json.loads`, which raises a `ValueError` whatever is wrong: also brackets nested too deeply for it, and halves of
-    characters (a surrogate such as `\\ud800` without its other half), which no file can be written with.
+    `json.loads`, which raises a `ValueError` whatever is wrong: also a key that occurs twice in an object, brackets
+    nested too deeply for it, and halves of characters (a surrogate such as `\\ud800` without its other half), which no
+    file can be written with.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_without_duplicates)
     except RecursionError:
         raise ValueError("brackets are nested too deeply") from None
     if "\\u" in text:
@@ -62,6 +89,15 @@ def parse_json(text: str) -> Any:
             half = error.object[error.start]
             raise ValueError(f"it has half a character, \\u{ord(half):04x}, without the other half") from None
     return value
+
+
+def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    entry = dict(pairs)
+    if len(entry) < len(pairs):
+        keys = [key for key, _ in pairs]
+        duplicate = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {shorten(duplicate)} occurs twice in one object")
+    return entry
 
 
 def blocks(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
@@ -95,14 +131,14 @@ def token_number_problem(found: str, expected: int) -> str:
     """Describes a token number other than the expected one."""
     if found in positions(expected - 1) and found != "0":
         return f"token number {found} occurs twice; expected {expected}"
-    return f"expected token number {expected}, found {found!r}; words are numbered 1, 2, 3, ..."
+    return f"expected token number {expected}, found {shorten(found)}; words are numbered 1, 2, 3, ..."
 
 
 def head_problem(found: str, length: int) -> str:
     """Describes a head that is not a position in the sentence."""
     if re.fullmatch("-?[1-9][0-9]*", found):
-        return f"head {found} is out of range; expected 0 (the root) to {length} (the last word)"
-    return f"head {found!r} is not an integer; expected 0 (the root) to {length} (the last word)"
+        return f"head {cut(found)} is out of range; expected 0 (the root) to {length} (the last word)"
+    return f"head {shorten(found)} is not an integer; expected 0 (the root) to {length} (the last word)"
 
 
 def parse_tree(
@@ -136,7 +172,7 @@ def parse_tree(
     except KeyError as error:
         head = error.args[0]
         raise malformed(file_path, row_lines[head_column.index(head)], head_problem(head, len(head_column))) from None
-    problem = _tree_problem(heads, single_root)
+    problem = tree_problem(heads, single_root)
     if problem:
         word, text = problem
         raise malformed(file_path, row_lines[word - 1], text)
@@ -147,7 +183,7 @@ def parse_tree(
     return heads, None if unlabelled else deprel_column
 
 
-def _tree_problem(heads: Sequence[int], single_root: bool) -> Optional[tuple[int, str]]:
+def tree_problem(heads: Sequence[int], single_root: bool) -> Optional[tuple[int, str]]:
     """
     # Parameters
 
@@ -172,7 +208,7 @@ def _tree_problem(heads: Sequence[int], single_root: bool) -> Optional[tuple[int
             cycle = [word]
             while not (len(cycle) > 1 and cycle[-1] == word):
                 cycle.append(heads[cycle[-1] - 1])
-            path = " -> ".join(map(str, cycle))
+            path = " -> ".join(map(str, cycle if len(cycle) <= 12 else [*cycle[:6], "...", *cycle[-3:]]))
             return (
                 word,
                 f"the heads form a cycle ({path}); following them from any word must lead to 0, the root",
@@ -195,14 +231,14 @@ class SentenceIds:
     def add(self, sentence_id: str, line: int) -> None:
         first_line = self._lines.setdefault(sentence_id, line)
         if first_line != line:
-            problem = f"duplicate sentence id {sentence_id!r}; line {first_line} has it already"
+            problem = f"duplicate sentence id {shorten(sentence_id)}; line {first_line} has it already"
             raise malformed(self._file_path, line, problem)
 
 
-def checked_for_consistency(sentences: Iterable[Sentence], file_path: str) -> Iterator[Sentence]:
+def checked_for_consistency(sentences: Iterable[Sentence], file_path: str, graph_hint: str = "") -> Iterator[Sentence]:
     """
     Passes sentences on; refuses a file without any, and one where some have a tree, relations or a graph and
-    others do not: their instances could not share a batch.
+    others do not: their instances could not share a batch. `graph_hint` says how to go on without a graph.
     """
     first: Optional[Sentence] = None
     for sentence in sentences:
@@ -211,15 +247,39 @@ def checked_for_consistency(sentences: Iterable[Sentence], file_path: str) -> It
         for name, annotation in (("tree", "heads"), ("labelled tree", "deprels"), ("graph", "arcs")):
             has, expected = (getattr(each, annotation) is not None for each in (sentence, first))
             if has != expected:
-                raise malformed(
-                    file_path,
-                    sentence.line,
+                problem = (
                     f"the sentence has {'a' if has else 'no'} {name}, unlike the first one of the file (line "
-                    f"{first.line}); either all sentences must have one or none",
+                    f"{first.line}); either all sentences must have one or none"
                 )
+                raise malformed(file_path, sentence.line, problem + (graph_hint if name == "graph" else ""))
         yield sentence
     if first is None:
         raise ConfigurationError(f"{file_path}: the file holds no sentences")
+
+
+def check_writable(sentence: Sentence, single_root: bool) -> None:
+    """
+    # Errors
+
+    `ConfigurationError` where a sentence would not read back: without words, with lists of other lengths than its
+    words, or with heads or relations that `parse_tree` refuses.
+    """
+    sentence.check_lengths()
+    if not sentence.words:
+        raise ConfigurationError("cannot write a sentence without words")
+    if sentence.deprels is not None and sentence.heads is None:
+        raise ConfigurationError("cannot write relations without heads; 'deprels' needs 'heads'")
+    if sentence.heads is None:
+        return
+    for word, head in enumerate(sentence.heads, 1):
+        if head not in range(len(sentence) + 1):
+            raise ConfigurationError(f"cannot write the tree: {head_problem(str(head), len(sentence))} (word {word})")
+    problem = tree_problem(sentence.heads, single_root)
+    if problem:
+        raise ConfigurationError(f"cannot write the tree: {problem[1]}")
+    if ABSENT in (sentence.deprels or ()):
+        word = sentence.deprels.index(ABSENT) + 1
+        raise ConfigurationError(f"cannot write the relation {ABSENT} of word {word}: it stands for no relation")
 
 
 def join_columns(*columns: str) -> str:
@@ -227,7 +287,7 @@ def join_columns(*columns: str) -> str:
     for column in columns:
         if not column or "\t" in column or "\n" in column or "\r" in column:
             raise ConfigurationError(
-                f"cannot write {column!r} as a column: it must not be empty or contain a tab or a line break"
+                f"cannot write {shorten(column)} as a column: it must not be empty or contain a tab or a line break"
             )
     return "\t".join(columns) + "\n"
 
@@ -236,5 +296,7 @@ def join_comments(comments: Iterable[str]) -> str:
     """Comment lines of a file; raises a `ConfigurationError` where one would not read back as a comment."""
     for comment in comments:
         if not comment.startswith("#") or "\n" in comment or "\r" in comment:
-            raise ConfigurationError(f"cannot write {comment!r} as a comment: it must be one line that starts with #")
+            raise ConfigurationError(
+                f"cannot write {shorten(comment)} as a comment: it must be one line that starts with #"
+            )
     return "".join(comment + "\n" for comment in comments)

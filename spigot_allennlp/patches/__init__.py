@@ -16,6 +16,7 @@ libraries alike; its docstring gives the reason.
 | `build-vocab -o` | `commands` | no: the option had no effect |
 | `predict --silent` | `commands` | yes: it logs nothing, and shows a progress bar on a terminal |
 | `predict`, for input that is not UTF-8 | `commands` | no: its error names the file |
+| `predict`, with predictors of this package | `commands` | yes: they read the input themselves |
 | `create_kwargs` | `configs` | yes: keys that were ignored are refused |
 | `train_model`, `create_serialization_dir` | `runs` | yes: a second run in the same directory is refused |
 | `WandBCallback` | `libraries` | no: it failed |

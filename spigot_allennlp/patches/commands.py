@@ -25,7 +25,7 @@ def apply() -> None:
     replace(build_vocab, "build_vocab_from_args", _overrides_of_build_vocab)
     replace(predict, "_get_predictor", _silence)
     replace(predict._PredictManager, "run", _progress_of_silent_predictions)
-    replace(predict._PredictManager, "_get_json_data", _utf8_lines)
+    replace(predict._PredictManager, "_get_json_data", _inputs_of_predictors)
 
 
 def _differences_of_counters(original: Callable) -> Callable:
@@ -92,12 +92,16 @@ def _progress_of_silent_predictions(original: Callable) -> Callable:
     return run
 
 
-def _utf8_lines(original: Callable) -> Callable:
-    """Of input in another encoding, `allennlp predict` says where it does not decode, but not that it is the input."""
+def _inputs_of_predictors(original: Callable) -> Callable:
+    """
+    `allennlp predict` hands lines to a predictor one by one, so that none of its errors knows a line's number. Ours
+    read the input themselves. For others: of input in another encoding it is said that it is the input.
+    """
 
     def _get_json_data(self: Any) -> Iterator[Any]:
+        read_inputs = getattr(self._predictor, "read_inputs", None)
         try:
-            yield from original(self)
+            yield from original(self) if read_inputs is None else read_inputs(self._input_file)
         except UnicodeDecodeError as error:
             raise ConfigurationError(f"{self._input_file}: the input is not valid UTF-8 ({error})") from None
 

@@ -39,4 +39,5 @@ class SentencePairPredictor(TextPredictor):
             if tokens is None:
                 raise self._refuse(json_dict)
             pair.append(tokens)
+        self._refuse_keys(json_dict, "premise", "hypothesis")
         return self._dataset_reader.text_to_instance(*pair)

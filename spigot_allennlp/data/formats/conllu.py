@@ -19,13 +19,16 @@ from spigot_allennlp.data.sentence import ABSENT, PARALLEL, PATH, Sentence, coar
 from spigot_allennlp.data.text_files import (
     SentenceIds,
     blocks,
+    check_writable,
     checked_for_consistency,
+    cut,
     head_problem,
     join_columns,
     join_comments,
     malformed,
     parse_tree,
     positions,
+    shorten,
     token_number_problem,
     wrong_columns,
 )
@@ -39,6 +42,10 @@ EMPTY_GRAPH = "# graph = empty"
 _MAX_PATH_STEPS = 10_000
 _MAX_PATH_LENGTH = 100
 _RANGE = re.compile("([1-9][0-9]{0,8})-([1-9][0-9]{0,8})")
+_ABSENT_GRAPHS_HINT = (
+    ", or set the dataset reader's absent_graphs to 'empty' (a sentence without edges in DEPS then has an empty "
+    "graph), or its graphs to false"
+)
 _COLUMNS = "ten: ID FORM LEMMA UPOS XPOS FEATS HEAD DEPREL DEPS MISC"
 
 # The edges into a node as DEPS has them: (head, label).
@@ -46,7 +53,13 @@ _Edges = list[tuple[str, str]]
 
 
 def parse_conllu(
-    lines: Iterable[str], file_path: str, empty_nodes: str = "collapse", labels: str = "full"
+    lines: Iterable[str],
+    file_path: str,
+    empty_nodes: str = "collapse",
+    labels: str = "full",
+    trees: bool = True,
+    graphs: bool = True,
+    absent_graphs: str = "refuse",
 ) -> Iterator[Sentence]:
     """
     # Parameters
@@ -65,6 +78,11 @@ def parse_conllu(
         `"coarse"` cuts the labels of the graph (not of the tree) at the first `:`; of joined labels
         (`conj:and>nsubj`, `nsubj:pass|obj`) it cuts every part, and keeps one of those parallel edges that
         become equal.
+    trees, graphs : `bool`, optional (default = `True`)
+        Whether HEAD and DEPREL, and DEPS, are read. What is not read is not checked either.
+    absent_graphs : `str`, optional (default = `"refuse"`)
+        What becomes of a sentence without a graph (DEPS is `_` throughout) in a file where others have one: it is
+        refused, or with `"empty"` it has a graph without edges, as converted SDP data may have them.
 
     # Returns
 
@@ -74,22 +92,44 @@ def parse_conllu(
 
     Raises a `ConfigurationError` that names file and line where the file is malformed.
     """
-    check_options(empty_nodes, labels)
-    parser = _Parser(file_path, collapse=empty_nodes == "collapse", coarse=labels == "coarse")
-    return checked_for_consistency((parser.parse(start, block) for start, block in blocks(lines)), file_path)
+    check_options(empty_nodes, labels, absent_graphs)
+    parser = _Parser(file_path, empty_nodes == "collapse", labels == "coarse", trees, graphs)
+    sentences = (parser.parse(start, block) for start, block in blocks(lines))
+    if absent_graphs == "empty":
+        sentences = _with_empty_graphs(sentences)
+    return checked_for_consistency(sentences, file_path, _ABSENT_GRAPHS_HINT)
 
 
-def check_options(empty_nodes: str, labels: str) -> None:
+def _with_empty_graphs(sentences: Iterable[Sentence]) -> Iterator[Sentence]:
+    """An empty graph for each sentence without one, unless that is all of them: then the file has no such layer."""
+    waiting: list[Sentence] = []
+    found = False
+    for sentence in sentences:
+        waiting.append(sentence)
+        found = found or sentence.arcs is not None
+        if found:
+            for each in waiting:
+                if each.arcs is None:
+                    each.arcs, each.tops = {}, {}
+            yield from waiting
+            waiting.clear()
+    yield from waiting
+
+
+def check_options(empty_nodes: str, labels: str, absent_graphs: str) -> None:
     """Raises a `ConfigurationError` where `parse_conllu` does not know one of these."""
     one_of("empty_nodes", empty_nodes, ("collapse", "drop"))
     one_of("labels", labels, ("full", "coarse"))
+    one_of("absent_graphs", absent_graphs, ("refuse", "empty"))
 
 
 class _Parser:
-    def __init__(self, file_path: str, collapse: bool, coarse: bool) -> None:
+    def __init__(self, file_path: str, collapse: bool, coarse: bool, trees: bool, graphs: bool) -> None:
         self._file_path = file_path
         self._collapse = collapse
         self._coarse = coarse
+        self._trees = trees
+        self._graphs = graphs
         self._ids = SentenceIds(file_path)
 
     def parse(self, start: int, block: list[str]) -> Sentence:
@@ -108,11 +148,11 @@ class _Parser:
                     empty_graph = True
                     continue
                 comments.append(line)
-                key, equals, value = line[1:].partition("=")
-                if equals and key.strip() == "sent_id":
+                found_id = _sentence_id(line)
+                if found_id is not None:
                     if sentence_id is not None:
                         raise self._error(number, "a second sent_id for one sentence; is a blank line missing?")
-                    sentence_id = value.strip()
+                    sentence_id = found_id
                     self._ids.add(sentence_id, number)
                 continue
             columns = line.split("\t")
@@ -134,9 +174,12 @@ class _Parser:
                 expected = f"{len(rows)}.{previous + 1}"
                 if token in empty_nodes or token != expected:
                     problem = "occurs twice" if token in empty_nodes else "is out of order"
-                    raise self._error(number, f"empty node {token} {problem}; expected {expected}")
-                if columns[6] != ABSENT or columns[8] == ABSENT:
-                    raise self._error(number, f"empty node {token} needs {ABSENT} as HEAD and its heads in DEPS")
+                    raise self._error(number, f"empty node {cut(token)} {problem}; expected {expected}")
+                if self._trees and columns[6] != ABSENT:
+                    raise self._error(number, f"empty node {token} needs {ABSENT} as HEAD: it is not in the tree")
+                if self._graphs and self._collapse and columns[8] == ABSENT:
+                    problem = f"empty node {token} needs its heads in DEPS to be collapsed"
+                    raise self._error(number, problem + "; or set the dataset reader's empty_nodes to 'drop'")
                 empty_nodes[token] = number, columns[8]
             else:
                 raise self._error(number, token_number_problem(token, len(rows) + 1))
@@ -153,10 +196,10 @@ class _Parser:
             list, zip(*rows, strict=True)
         )
         heads, deprels = None, None
-        if head_column.count(ABSENT) < len(head_column):
+        if self._trees and head_column.count(ABSENT) < len(head_column):
             heads, deprels = parse_tree(head_column, deprel_column, row_lines, self._file_path, single_root=True)
-        arcs, tops, loops = self._graph(deps_column, empty_nodes, row_lines)
-        if empty_graph:
+        arcs, tops, loops = self._graph(deps_column, empty_nodes, row_lines) if self._graphs else (None, None, {})
+        if empty_graph and self._graphs:
             if arcs is not None:
                 raise self._error(start, f"the comment {EMPTY_GRAPH!r} stands over a sentence with edges in DEPS")
             arcs, tops = {}, {}
@@ -186,7 +229,7 @@ class _Parser:
         if not match or int(match[1]) != words_before + 1 or int(match[2]) <= words_before + 1:
             raise self._error(
                 line,
-                f"{token!r} is no multiword token here; expected {words_before + 1}-m with a larger m, "
+                f"{shorten(token)} is no multiword token here; expected {words_before + 1}-m with a larger m, "
                 "before the first of its words",
             )
         if last_of_range > words_before:
@@ -197,11 +240,12 @@ class _Parser:
         self, deps_column: list[str], empty_nodes: dict[str, tuple[int, str]], row_lines: list[int]
     ) -> tuple[Optional[dict[tuple[int, int], str]], Optional[dict[int, str]], dict[int, str]]:
         loops: dict[int, str] = {}
-        if not empty_nodes and deps_column.count(ABSENT) == len(deps_column):
+        if {*deps_column, *(deps for _, deps in empty_nodes.values())} == {ABSENT}:
             return None, None, loops
         position_of = positions(len(deps_column))
         edges_of_empty = {
-            node: self._edges(node, deps, position_of, empty_nodes, line) for node, (line, deps) in empty_nodes.items()
+            node: self._edges(node, deps, position_of, empty_nodes, line) if self._collapse else []
+            for node, (line, deps) in empty_nodes.items()
         }
         arcs: dict[tuple[int, int], str] = {}
         tops: dict[int, str] = {}
@@ -235,16 +279,19 @@ class _Parser:
         for edge in deps.split("|"):
             head, _, label = edge.partition(":")
             if not label:
-                raise self._error(line, f"{edge!r} in DEPS is no edge; expected head:label, several joined by |")
+                raise self._error(line, f"{shorten(edge)} in DEPS is no edge; expected head:label, several joined by |")
             if head not in position_of and head not in empty_nodes:
                 if "." in head:
-                    raise self._error(line, f"head {head} in DEPS is an empty node that the sentence does not have")
+                    raise self._error(
+                        line, f"head {cut(head)} in DEPS is an empty node that the sentence does not have"
+                    )
                 raise self._error(line, head_problem(head, len(position_of) - 1) + ", in DEPS")
             if head == node and PATH not in label:
-                raise self._error(line, f"{edge!r} in DEPS makes {node} its own head; a graph must not have loops")
+                problem = f"in DEPS makes {node} its own head; a graph must not have loops"
+                raise self._error(line, f"{shorten(edge)} {problem}")
             edges.append((head, label))
         if len(edges) > 1 and len(set(edges)) < len(edges):
-            raise self._error(line, f"an edge occurs twice in DEPS, {deps!r}")
+            raise self._error(line, f"an edge occurs twice in DEPS, {shorten(deps)}")
         return edges
 
     def _without_empty_nodes(self, word: int, edges: _Edges, edges_of_empty: dict[str, _Edges], line: int) -> _Edges:
@@ -311,19 +358,62 @@ def _add(edges: dict, key, label: str) -> None:
         edges[key] = present + PARALLEL + label
 
 
+def _comments_of(sentence: Sentence) -> list[str]:
+    comments = list(sentence.comments)
+    if EMPTY_GRAPH in comments:
+        raise ConfigurationError(f"cannot write the comment {EMPTY_GRAPH!r}: it says that 'arcs' and 'tops' are empty")
+    ids = [id_ for comment in comments for id_ in [_sentence_id(comment)] if id_ is not None]
+    if sentence.sentence_id is not None and not ids:
+        ids.append(sentence.sentence_id.strip())
+        at = next((i for i, comment in enumerate(comments) if not comment.startswith("# new")), len(comments))
+        comments.insert(at, f"# sent_id = {sentence.sentence_id}")
+    if ids != [] if sentence.sentence_id is None else ids != [sentence.sentence_id]:
+        raise ConfigurationError(
+            f"cannot write the sentence id {shorten(sentence.sentence_id)}: its comments would read back as "
+            f"{shorten(ids)}; valid: one id, without blanks around it"
+        )
+    if sentence.arcs is not None and not any(sentence.edges()):
+        comments.append(EMPTY_GRAPH)
+    return comments
+
+
+def _sentence_id(comment: str) -> Optional[str]:
+    key, equals, value = comment[1:].partition("=")
+    return value.strip() if equals and key.strip() == "sent_id" else None
+
+
+def _check_multiword_tokens(sentence: Sentence) -> None:
+    last = 0
+    for first, line in sorted(sentence.multiword_tokens.items()):
+        columns = line.split("\t")
+        match = _RANGE.fullmatch(columns[0])
+        if (
+            len(columns) != 10
+            or "" in columns
+            or not match
+            or not last < first == int(match[1]) < int(match[2]) <= len(sentence)
+        ):
+            raise ConfigurationError(
+                f"cannot write the multiword token {shorten(line)} before word {first}: valid are ten columns, of "
+                f"which the first is {first}-m, m up to {len(sentence)}, and no two tokens share a word"
+            )
+        join_columns(*columns)
+        last = int(match[2])
+
+
 def write_conllu(sentence: Sentence) -> str:
     """
     The sentence in CoNLL-U, with the blank line after it; `parse_conllu` reads back the same tree and graph.
-    Frames and predicates have no place in the format. Raises a `ConfigurationError` where a word, tag or
-    label cannot stand in a column.
+    Frames and predicates have no place in the format.
+
+    # Errors
+
+    `ConfigurationError` where a word, tag or label cannot stand in a column, and for what would not read back: heads
+    with a cycle, several roots or none, lists of other lengths than the words, multiword tokens without their words.
     """
-    comments = list(sentence.comments)
-    if sentence.sentence_id is not None and not any(
-        comment[1:].partition("=")[0].strip() == "sent_id" for comment in comments
-    ):
-        comments.insert(0, f"# sent_id = {sentence.sentence_id}")
-    if sentence.arcs is not None and not any(sentence.edges()):
-        comments.append(EMPTY_GRAPH)
+    check_writable(sentence, single_root=True)
+    comments = _comments_of(sentence)
+    _check_multiword_tokens(sentence)
 
     edges: list[list[tuple[int, str]]] = [[] for _ in sentence.words]
     for word, label in (sentence.tops or {}).items():
@@ -335,10 +425,11 @@ def write_conllu(sentence: Sentence) -> str:
     for position, labelled_heads in enumerate(edges, 1):
         for head, labels in labelled_heads:
             parts = labels.split(PARALLEL)
-            if "" in parts or len(set(parts)) < len(parts):
+            is_loop = head == position and not all(PATH in part for part in parts)
+            if "" in parts or len(set(parts)) < len(parts) or is_loop:
                 raise ConfigurationError(
-                    f"cannot write the label {labels!r} of the edge {head} -> {position}: expected a "
-                    f"label, or different ones joined by {PARALLEL}"
+                    f"cannot write the label {shorten(labels)} of the edge {head} -> {position}: expected a "
+                    f"label, or different ones joined by {PARALLEL}; of a path from a word to itself, with {PATH}"
                 )
 
     lines = [join_comments(comments)]

@@ -3,21 +3,22 @@ Sentences with sentiment labels, one a line, in any of three formats:
 
 - the bracketed trees of the Stanford Sentiment Treebank (Socher et al. 2013): `(3 (2 It) (4 (2 's) (3 lovely)))`,
   every node with a label from 0 (very negative) to 4 (very positive);
-- `label<TAB>sentence`, the sentence tokenised, its tokens separated by spaces;
-- JSON lines: `{"label": 1, "sentence": "It 's lovely"}`, or with `"tokens": ["It", "'s", "lovely"]` for `sentence`.
+- `label<TAB>sentence`;
+- JSON lines: `{"label": 1, "sentence": "It's lovely"}`, or with `"tokens": ["It", "'s", "lovely"]` for `sentence`, and
+  perhaps an `id`. In a file to predict on, no line has a `label`.
 
 Only the labels of trees are SST's five, to be mapped to fewer classes. The others are the classes themselves: nothing
 in a file of zeros and ones would tell whether 1 means positive or rather negative.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Optional
 
 from allennlp.common.checks import ConfigurationError
 
 from spigot_allennlp.data.sentence_length import length_problem
-from spigot_allennlp.data.text_files import malformed, parse_json
+from spigot_allennlp.data.text_files import cut, malformed, parse_json, shorten
 
 CLASSES: dict[int, tuple[Optional[int], ...]] = {
     5: (0, 1, 2, 3, 4),
@@ -31,6 +32,7 @@ _FORMATS = {
     "tabbed": "label<TAB>sentence",
     "JSON": 'JSON, {"label": 3, "sentence": "So good"}',
 }
+_KEYS = ("label", "sentence", "tokens", "id")
 _ESCAPES = {"LRB": "(", "RRB": ")", "LSB": "[", "RSB": "]", "LCB": "{", "RCB": "}"}
 _ESCAPE = re.compile(r"-([LR][RSC]B|[lr][rsc]b)-")
 # SST has tokens with a no-break space inside, such as "8 1/2", which are one word.
@@ -45,11 +47,14 @@ class SentimentTree(NamedTuple):
     words : `List[str]`
     phrases : `List[Tuple[int, int, Optional[int]]]`
         Start, end (exclusive) and class of every phrase, the sentence itself first; the class `None` is that of neutral
-        phrases where there are two classes.
+        phrases where there are two classes, and of a sentence without a label.
+    labelled : `bool`
+        Whether the file has labels.
     """
 
     words: list[str]
     phrases: list[tuple[int, int, Optional[int]]]
+    labelled: bool = True
 
 
 def split_words(text: str) -> list[str]:
@@ -64,7 +69,11 @@ def unescape(word: str) -> str:
 
 
 def parse_sst(
-    lines: Iterable[str], file_path: str, num_classes: int = 5, max_sentence_length: Optional[int] = None
+    lines: Iterable[str],
+    file_path: str,
+    num_classes: int = 5,
+    max_sentence_length: Optional[int] = None,
+    tokenize: Callable[[str], list[str]] = split_words,
 ) -> Iterator[SentimentTree]:
     """
     # Parameters
@@ -77,6 +86,9 @@ def parse_sst(
         5, 3 or 2.
     max_sentence_length : `int`, optional (default = `None`)
         In words.
+    tokenize : `Callable[[str], List[str]]`, optional (default = `split_words`)
+        Splits the sentences of tabbed and JSON lines, which are text. What is tokenised already (trees, `tokens`) stays
+        as it is.
 
     # Returns
 
@@ -85,17 +97,18 @@ def parse_sst(
     # Errors
 
     `ConfigurationError` with file and line: brackets that do not match, a node without words or with several, labels
-    out of range, a line without words or with too many, keys that JSON lacks, a line in another format than the first;
-    and for a file without sentences.
+    out of range, a line without words or with too many, columns too many, keys that JSON lacks or does not know, labels
+    in some lines only, a line in another format than the first; and for a file without sentences.
     """
     first: Optional[tuple[str, int]] = None
+    labelled = True
     for number, line in enumerate(lines, 1):
         if not line.strip(_SPACE):
             continue
         found = _format_of(line)
         if found is None:
             valid = "; ".join(_FORMATS.values())
-            raise malformed(file_path, number, f"{_shorten(line)} is in no known format; valid: {valid}")
+            raise malformed(file_path, number, f"{shorten(line)} is in no known format; valid: {valid}")
         first = first or (found, number)
         if found != first[0]:
             problem = f"the line looks like {_FORMATS[found]}, but line {first[1]} is {_FORMATS[first[0]]}"
@@ -104,8 +117,13 @@ def parse_sst(
             if found == "tree":
                 tree = _parse_tree(line, CLASSES[num_classes])
             else:
-                label, words = (_parse_json if found == "JSON" else _parse_tabbed)(line)
-                tree = SentimentTree(words, [(0, len(words), _class_of(label, num_classes))])
+                entry, words = (_parse_json if found == "JSON" else _parse_tabbed)(line, tokenize)
+                labelled = "label" in entry if number == first[1] else labelled
+                if labelled != ("label" in entry):
+                    problem = f"is missing; found {_keys(entry)}" if labelled else "is not in the lines before"
+                    raise ValueError(f"the key 'label' {problem}; either all lines of a file must have it or none")
+                class_ = _class_of(entry["label"], num_classes) if labelled else None
+                tree = SentimentTree(words, [(0, len(words), class_)], labelled)
             problem = max_sentence_length and length_problem(len(tree.words), max_sentence_length)
             if problem:
                 raise ValueError(problem)
@@ -137,7 +155,9 @@ def _parse_tree(line: str, classes: tuple[Optional[int], ...]) -> SentimentTree:
         if not open_nodes and piece == ")":
             raise ValueError(f"the brackets do not match: that at column {column} closes none")
         if not open_nodes and nodes:
-            raise ValueError(f"'{piece}' at column {column} is behind the end of the tree; valid: one tree a line")
+            raise ValueError(
+                f"{shorten(piece)} at column {column} is behind the end of the tree; valid: one tree a line"
+            )
         if piece == "(":
             if previous == "(":
                 raise ValueError(f"the bracket at column {open_nodes[-1][1]} is followed by no label")
@@ -155,7 +175,8 @@ def _parse_tree(line: str, classes: tuple[Optional[int], ...]) -> SentimentTree:
         elif previous == "(":
             if piece not in ("0", "1", "2", "3", "4"):
                 raise ValueError(
-                    f"label '{piece}' at column {column} is out of range; valid: 0 (very negative) to 4 (very positive)"
+                    f"label {shorten(piece)} at column {column} is out of range; valid: 0 (very negative) to 4 (very "
+                    "positive)"
                 )
             nodes[-1][2] = classes[int(piece)]
             previous = "label"
@@ -163,42 +184,49 @@ def _parse_tree(line: str, classes: tuple[Optional[int], ...]) -> SentimentTree:
             words.append(unescape(piece))
             previous = "word"
         else:
-            raise ValueError(f"unexpected '{piece}' at column {column}; a node has one word or other nodes")
+            raise ValueError(f"unexpected {shorten(piece)} at column {column}; a node has one word or other nodes")
     if open_nodes:
         count, column = len(open_nodes), open_nodes[-1][1]
         raise ValueError(f"the brackets do not match: {count} not closed, the last of them at column {column}")
     return SentimentTree(words, [tuple(node) for node in nodes])
 
 
-def _parse_tabbed(line: str) -> tuple[str, list[str]]:
-    label, _, text = line.partition("\t")
-    label, words = label.strip(_SPACE), split_words(text)
+def _parse_tabbed(line: str, tokenize: Callable[[str], list[str]]) -> tuple[dict[str, Any], list[str]]:
+    label, *columns = line.rstrip("\r\n").split("\t")
+    if len(columns) > 1:
+        raise ValueError(f"found {len(columns) + 1} columns; expected two: {_FORMATS['tabbed']}")
+    label, words = label.strip(_SPACE), tokenize("".join(columns))
     if not words:
-        raise ValueError(f"label {label!r} has no words behind it; valid: {_FORMATS['tabbed']}")
-    return label, words
+        raise ValueError(f"label {shorten(label)} has no words behind it; valid: {_FORMATS['tabbed']}")
+    return {"label": label}, words
 
 
-def _parse_json(line: str) -> tuple[Any, list[str]]:
+def _parse_json(line: str, tokenize: Callable[[str], list[str]]) -> tuple[dict[str, Any], list[str]]:
     try:
         entry = parse_json(line)
     except ValueError as error:
         raise ValueError(f"the line begins with '{{' but is not JSON: {error}") from None
-    if "label" not in entry:
-        raise ValueError(f"the key 'label' is missing; found {', '.join(map(repr, entry)) or 'none'}")
+    unknown = [key for key in entry if key not in _KEYS]
+    if unknown:
+        raise ValueError(f"unknown key {shorten(unknown[0])}; valid: {', '.join(map(repr, _KEYS))}")
     if ("sentence" in entry) == ("tokens" in entry):
-        raise ValueError(f"needs either 'sentence' or 'tokens'; found {', '.join(map(repr, entry))}")
+        raise ValueError(f"needs either 'sentence' or 'tokens'; found {_keys(entry)}")
     if "tokens" in entry:
         words = entry["tokens"]
         if not isinstance(words, list) or not all(map(_is_word, words)):
-            raise ValueError(f"'tokens' is {_shorten(words)}; valid: a list of words")
+            raise ValueError(f"'tokens' is {shorten(words)}; valid: a list of words")
         words = [unescape(word) for word in words]
     elif isinstance(entry["sentence"], str):
-        words = split_words(entry["sentence"])
+        words = tokenize(entry["sentence"])
     else:
-        raise ValueError(f"'sentence' is {_shorten(entry['sentence'])}; valid: a string")
+        raise ValueError(f"'sentence' is {shorten(entry['sentence'])}; valid: a string")
     if not words:
         raise ValueError("the line has no words")
-    return entry["label"], words
+    return entry, words
+
+
+def _keys(entry: dict[str, Any]) -> str:
+    return cut(", ".join(map(repr, entry)) or "none")
 
 
 def _is_word(word: Any) -> bool:
@@ -211,10 +239,5 @@ def _class_of(label: Any, num_classes: int) -> int:
     # Neither True nor 1.0 is a label.
     if not isinstance(label, (int, str)) or str(label) not in valid:
         hint = "" if num_classes == 5 else f" (of {num_classes} classes; only the labels of trees are mapped to fewer)"
-        raise ValueError(f"label {label!r} is out of range; valid: {', '.join(valid)}{hint}")
+        raise ValueError(f"label {shorten(label)} is out of range; valid: {', '.join(valid)}{hint}")
     return int(label)
-
-
-def _shorten(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "..."

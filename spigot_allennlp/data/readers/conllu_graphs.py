@@ -24,6 +24,9 @@ class ConlluGraphsDatasetReader(DependencyGraphReader):
         their edges.
     labels : `str`, optional (default = `"full"`)
         `"full"`, or `"coarse"`: the labels of the graph without what follows the first `:`.
+    absent_graphs : `str`, optional (default = `"refuse"`)
+        `"refuse"`: either all sentences of a file have edges in DEPS or none; `"empty"`: those without have an empty
+        graph, in a file where others have one.
     """
 
     def __init__(
@@ -31,12 +34,22 @@ class ConlluGraphsDatasetReader(DependencyGraphReader):
         token_indexers: Optional[dict[str, TokenIndexer]] = None,
         empty_nodes: str = "collapse",
         labels: str = "full",
+        absent_graphs: str = "refuse",
         **kwargs,
     ) -> None:
         super().__init__(token_indexers, **kwargs)
-        check_options(empty_nodes, labels)
+        check_options(empty_nodes, labels, absent_graphs)
         self._empty_nodes = empty_nodes
         self._labels = labels
+        self._absent_graphs = absent_graphs
 
     def read_sentences(self, file_path: str) -> Iterator[Sentence]:
-        return parse_conllu(read_lines(file_path), file_path, self._empty_nodes, self._labels)
+        return parse_conllu(
+            read_lines(file_path),
+            file_path,
+            self._empty_nodes,
+            self._labels,
+            self._trees,
+            self._graphs,
+            self._absent_graphs,
+        )

@@ -1,18 +1,21 @@
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from typing import Optional, Union
 
+import torch
 from allennlp.common.checks import ConfigurationError
 from allennlp.data import DatasetReader, Field, Instance, Token, TokenIndexer
 from allennlp.data.fields import AdjacencyField, MetadataField, SequenceLabelField, TextField
 from allennlp.data.token_indexers import SingleIdTokenIndexer
 
 from spigot_allennlp.checks import at_least_one, refuse_unknown_keys
-from spigot_allennlp.data.sentence import Sentence
+from spigot_allennlp.data.sentence import ABSENT, Sentence
 from spigot_allennlp.data.sentence_length import MAX_SENTENCE_LENGTH, length_problem
-from spigot_allennlp.data.text_files import malformed
+from spigot_allennlp.data.text_files import malformed, shorten
+from spigot_allennlp.data.tokenizers.offline_spacy import OfflineSpacyTokenizer
 
 _CHUNK = 256
 
@@ -39,6 +42,18 @@ for _field in (AdjacencyField, SequenceLabelField):
     _field._already_warned_namespaces.update({"arc_relations", "head_relations"})
 
 
+class _ArcField(AdjacencyField):
+    """AllenNLP's writes one label after the other into the tensor, which takes seconds where there are many."""
+
+    def as_tensor(self, padding_lengths: dict[str, int]) -> torch.Tensor:
+        size = padding_lengths["num_tokens"]
+        tensor = torch.full((size, size), float(self._padding_value))
+        if self.indices:
+            dependents, heads = torch.tensor(self.indices).t()
+            tensor[dependents, heads] = torch.tensor(self._indexed_labels, dtype=tensor.dtype)
+        return tensor
+
+
 class DependencyGraphReader(DatasetReader):
     """
     What the readers of sentences with trees and graphs share: turning sentences into instances. The fields:
@@ -58,10 +73,18 @@ class DependencyGraphReader(DatasetReader):
 
     token_indexers : `Dict[str, TokenIndexer]`, optional (default = `{"tokens": SingleIdTokenIndexer()}`)
     trees, graphs : `bool`, optional (default = `True`)
-        Whether instances have the trees and the graphs that a file has.
+        Whether instances have the trees and the graphs that a file has. A layer that is switched off is neither
+        parsed nor checked.
     max_sentence_length : `int`, optional (default = `1000`)
         In words. A longer sentence is refused (`ConfigurationError`, of one in a file with file and line) before
         anything is allocated for its arcs; so is a longer one that is to be predicted.
+    tagger : `str`, optional (default = `None`)
+        Name or path of an installed, trained spaCy pipeline. Its lemmas and parts of speech, predicted offline for the
+        words of every sentence, in training and in prediction alike, are those of the tokens, whatever a file has.
+
+    # Errors
+
+    `ConfigurationError` for a pipeline that is not installed, or predicts neither lemmas nor parts of speech.
     """
 
     def __init__(
@@ -70,6 +93,7 @@ class DependencyGraphReader(DatasetReader):
         trees: bool = True,
         graphs: bool = True,
         max_sentence_length: int = MAX_SENTENCE_LENGTH,
+        tagger: Optional[str] = None,
         **kwargs,
     ) -> None:
         refuse_unknown_keys(self, kwargs)
@@ -78,6 +102,7 @@ class DependencyGraphReader(DatasetReader):
         self._max_sentence_length = at_least_one("max_sentence_length", max_sentence_length)
         self._trees = trees
         self._graphs = graphs
+        self._tagger = None if tagger is None else _tagger(tagger)
 
     def read_sentences(self, file_path: str) -> Iterator[Sentence]:
         """The sentences of a file, one by one."""
@@ -111,8 +136,9 @@ class DependencyGraphReader(DatasetReader):
             raise ConfigurationError("a sentence needs at least one word")
         problem = length_problem(len(sentence), self._max_sentence_length)
         if problem:
-            raise ConfigurationError(f"{problem}; it begins with {' '.join(sentence.words[:5])!r}")
-        tokens = TextField(sentence.to_tokens())
+            raise ConfigurationError(f"{problem}; it begins with {shorten(' '.join(sentence.words[:5]))}")
+        tagged, sentence = self._tagged(sentence)
+        tokens = TextField(tagged)
         fields: dict[str, Field] = {
             "tokens": tokens,
             "metadata": MetadataField(
@@ -124,7 +150,7 @@ class DependencyGraphReader(DatasetReader):
         if self._trees and sentence.deprels is not None:
             fields["head_tags"] = SequenceLabelField(sentence.deprels, tokens, label_namespace="head_relations")
         if self._graphs and sentence.arcs is not None:
-            fields["arc_tags"] = AdjacencyField(
+            fields["arc_tags"] = _ArcField(
                 indices=[(dependent - 1, head - 1) for dependent, head in sentence.arcs],
                 sequence_field=tokens,
                 labels=list(sentence.arcs.values()),
@@ -135,5 +161,26 @@ class DependencyGraphReader(DatasetReader):
             fields["tops"] = SequenceLabelField(tops, tokens, label_namespace="tops_tags")
         return Instance(fields)
 
+    def _tagged(self, sentence: Sentence) -> tuple[list[Token], Sentence]:
+        """The tokens, and the sentence, in which what the tagger says takes the place of what a file does not."""
+        if self._tagger is None:
+            return sentence.to_tokens(), sentence
+        tagged = Sentence.from_tokens(self._tagger.tag(sentence.words))
+        columns = {
+            name: [new if old == ABSENT else old for old, new in zip(getattr(sentence, name), getattr(tagged, name))]
+            for name in ("lemmas", "pos_tags", "tags")
+        }
+        return tagged.to_tokens(), replace(sentence, **columns)
+
     def apply_token_indexers(self, instance: Instance) -> None:
         instance["tokens"].token_indexers = self._token_indexers
+
+
+def _tagger(pipeline: str) -> OfflineSpacyTokenizer:
+    tagger = OfflineSpacyTokenizer(pipeline=pipeline)
+    (token,) = tagger.tag(["word"])
+    if not (token.lemma_ or token.pos_ or token.tag_):
+        raise ConfigurationError(
+            f"tagger is {pipeline!r}, which predicts neither lemmas nor parts of speech; valid: one that does"
+        )
+    return tagger

@@ -1,6 +1,6 @@
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Optional, Union
+from typing import NamedTuple, Optional, Union
 
 from allennlp.common.checks import ConfigurationError
 from allennlp.data import DatasetReader, Field, Instance, Token, TokenIndexer, Tokenizer
@@ -9,17 +9,31 @@ from allennlp.data.token_indexers import SingleIdTokenIndexer
 
 from spigot_allennlp.checks import at_least_one, refuse_unknown_keys
 from spigot_allennlp.data.sentence_length import MAX_SENTENCE_LENGTH, length_problem
-from spigot_allennlp.data.text_files import malformed, parse_json, read_lines
+from spigot_allennlp.data.text_files import cut, malformed, parse_json, read_lines, shorten
+from spigot_allennlp.data.tokenizers.offline_spacy import OfflineSpacyTokenizer
 
 logger = logging.getLogger(__name__)
 
 LABELS = ("entailment", "neutral", "contradiction")
 _NO_CONSENSUS = "-"
-_KEYS = ("gold_label", "sentence1", "sentence2")
+_LABEL = "gold_label"
+_SENTENCES = ("sentence1", "sentence2")
+# What SNLI and MultiNLI have besides.
+_IGNORED = (
+    "annotator_labels",
+    "captionID",
+    "genre",
+    "pairID",
+    "promptID",
+    *(f"{sentence}_{parse}" for sentence in _SENTENCES for parse in ("parse", "binary_parse")),
+)
 
 
 class SentencePair(NamedTuple):
-    """One line of a file: two sentences, not tokenised, and the label, `None` where its annotators disagreed."""
+    """
+    One line of a file: two sentences, not tokenised, and the label: `-` where its annotators disagreed, `None` where
+    the line has none.
+    """
 
     premise: str
     hypothesis: str
@@ -31,8 +45,9 @@ class SentencePair(NamedTuple):
 class SnliPairsDatasetReader(DatasetReader):
     """
     Reads the JSON lines of SNLI (Bowman et al. 2015) and MultiNLI: `{"gold_label": "neutral", "sentence1": "Dogs run.",
-    "sentence2": "Cats run."}`; other keys are of no account. Pairs whose annotators found no consensus (`gold_label`
-    `-`) are left out, and their number is logged. The fields:
+    "sentence2": "Cats run."}`; the other keys of these corpora are ignored. Pairs whose annotators found no consensus
+    (`gold_label` `-`) are left out, and their number is logged. In a file to predict on, no line has a
+    `gold_label`. The fields:
 
     - `premise`, `hypothesis`: `TextField`s of the words.
     - `label`: `LabelField`: `entailment`, `neutral` or `contradiction`. Only where it is known.
@@ -42,13 +57,14 @@ class SnliPairsDatasetReader(DatasetReader):
 
     token_indexers : `Dict[str, TokenIndexer]`, optional (default = `{"tokens": SingleIdTokenIndexer()}`)
     tokenizer : `Tokenizer`, optional (default = `offline_spacy`)
+        Splits text, in files and in what is to be predicted.
     max_sentence_length : `int`, optional (default = `1000`)
         In words. A longer sentence is refused, in a file and in what is to be predicted: memory grows with its square.
 
     # Errors
 
-    `ConfigurationError` with file and line: what is no JSON object, missing keys, sentences without words or
-    with too many, other labels; and for a file without labelled pairs.
+    `ConfigurationError` with file and line: what is no JSON object, missing or unknown keys, sentences without words or
+    with too many, other labels, labels in some lines only; and for a file with nothing but pairs without consensus.
     """
 
     def __init__(
@@ -61,9 +77,8 @@ class SnliPairsDatasetReader(DatasetReader):
         refuse_unknown_keys(self, kwargs)
         super().__init__(manual_distributed_sharding=True, manual_multiprocess_sharding=True, **kwargs)
         self._token_indexers = token_indexers or {"tokens": SingleIdTokenIndexer()}
-        # By its name: the predictors, where it lives, know the readers, not the other way round.
         self._max_sentence_length = at_least_one("max_sentence_length", max_sentence_length)
-        self._tokenizer = tokenizer or Tokenizer.by_name("offline_spacy")()
+        self._tokenizer = tokenizer
 
     def _read(self, file_path: str) -> Iterator[Instance]:
         for premise, hypothesis, label, line in self.shard_iterable(self._read_pairs(file_path)):
@@ -74,22 +89,31 @@ class SnliPairsDatasetReader(DatasetReader):
             yield instance
 
     def _read_pairs(self, file_path: str) -> Iterator[SentencePair]:
-        found, without_label = False, 0
+        found, without_consensus = 0, 0
+        labelled: Optional[bool] = None
         for number, line in enumerate(read_lines(file_path), 1):
             if not line.strip():
                 continue
             try:
-                pair = _parse(line, number)
+                pair = _parse(line, number, labelled)
             except ValueError as error:
                 raise malformed(file_path, number, str(error)) from None
-            if pair.label is None:
-                without_label += 1
+            labelled = pair.label is not None
+            if pair.label == _NO_CONSENSUS:
+                without_consensus += 1
             else:
-                found = True
+                found += 1
                 yield pair
         if not found:
-            raise ConfigurationError(f"{file_path}: the file holds no labelled pairs ({without_label} with label '-')")
-        logger.info("%s: %d pairs without consensus (gold_label '-') were left out", file_path, without_label)
+            raise ConfigurationError(
+                f"{file_path}: the file holds no labelled pairs ({without_consensus} with label '-')"
+            )
+        logger.info("%s: %d pairs without consensus (gold_label '-') were left out", file_path, without_consensus)
+
+    def tokenize(self, text: str) -> list[Token]:
+        """The tokens of a text, in training and in prediction."""
+        self._tokenizer = self._tokenizer or OfflineSpacyTokenizer()
+        return self._tokenizer.tokenize(text)
 
     def text_to_instance(
         self,
@@ -111,7 +135,7 @@ class SnliPairsDatasetReader(DatasetReader):
                 raise ConfigurationError(f"the {name} has no words; a sentence needs at least one")
             problem = length_problem(len(tokens), self._max_sentence_length)
             if problem:
-                raise ConfigurationError(f"{name}: {problem}; it begins with {' '.join(map(str, tokens[:5]))!r}")
+                raise ConfigurationError(f"{name}: {problem}; it begins with {shorten(' '.join(map(str, tokens[:5])))}")
             fields[name] = TextField(tokens)
         words = {f"{name}_words": [token.text for token in tokens] for name, tokens in sentences.items()}
         fields["metadata"] = MetadataField(words)
@@ -121,7 +145,7 @@ class SnliPairsDatasetReader(DatasetReader):
 
     def _tokens(self, sentence: Union[str, Sequence[Union[str, Token]]]) -> list[Token]:
         if isinstance(sentence, str):
-            return self._tokenizer.tokenize(sentence)
+            return self.tokenize(sentence)
         return [token if isinstance(token, Token) else Token(token) for token in sentence]
 
     def apply_token_indexers(self, instance: Instance) -> None:
@@ -129,27 +153,31 @@ class SnliPairsDatasetReader(DatasetReader):
             instance[name].token_indexers = self._token_indexers
 
 
-def _parse(line: str, number: int) -> SentencePair:
+def _parse(line: str, number: int, labelled: Optional[bool]) -> SentencePair:
+    """One line, of a file whose lines before have labels, have none or (`None`) do not exist."""
     try:
         entry = parse_json(line)
     except ValueError as error:
         raise ValueError(f"the line is not JSON: {error}") from None
     if not isinstance(entry, dict):
-        raise ValueError(f"{_shorten(entry)} is no object; valid: an object with the keys {', '.join(_KEYS)}")
-    missing = [key for key in _KEYS if key not in entry]
+        valid = ", ".join((_LABEL, *_SENTENCES))
+        raise ValueError(f"{shorten(entry)} is no object; valid: an object with the keys {valid}")
+    missing = [key for key in (_LABEL, *_SENTENCES) if key not in entry and (key != _LABEL or labelled)]
     if missing:
-        found = ", ".join(map(repr, entry)) or "none"
-        raise ValueError(f"the key {', '.join(map(repr, missing))} is missing; found {_shorten(found, quote=False)}")
-    label, *sentences = (entry[key] for key in _KEYS)
-    for key, sentence in zip(_KEYS[1:], sentences):
+        found = cut(", ".join(map(repr, entry)) or "none")
+        raise ValueError(f"the key {', '.join(map(repr, missing))} is missing; found {found}")
+    unknown = [key for key in entry if key not in (_LABEL, *_SENTENCES, *_IGNORED)]
+    if unknown:
+        valid = ", ".join((_LABEL, *_SENTENCES))
+        raise ValueError(f"unknown key {shorten(unknown[0])}; valid: {valid}, and ignored: {', '.join(_IGNORED)}")
+    if labelled is False and _LABEL in entry:
+        raise ValueError(f"the key {_LABEL!r} is not in the lines before; either all lines must have it or none")
+    sentences = [entry[key] for key in _SENTENCES]
+    for key, sentence in zip(_SENTENCES, sentences):
         if not isinstance(sentence, str) or not sentence.strip():
-            raise ValueError(f"'{key}' is {_shorten(sentence)}; valid: a sentence of at least one word")
-    if label not in (*LABELS, _NO_CONSENSUS):
+            raise ValueError(f"'{key}' is {shorten(sentence)}; valid: a sentence of at least one word")
+    label = entry.get(_LABEL)
+    if _LABEL in entry and label not in (*LABELS, _NO_CONSENSUS):
         valid = ", ".join(map(repr, (*LABELS, _NO_CONSENSUS)))
-        raise ValueError(f"gold_label is {_shorten(label)}; valid: {valid}")
-    return SentencePair(*sentences, None if label == _NO_CONSENSUS else label, number)
-
-
-def _shorten(value: Any, quote: bool = True) -> str:
-    text = repr(value) if quote else value
-    return text if len(text) <= 60 else text[:60] + "..."
+        raise ValueError(f"gold_label is {shorten(label)}; valid: {valid}")
+    return SentencePair(*sentences, label, number)

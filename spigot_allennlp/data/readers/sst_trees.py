@@ -2,15 +2,16 @@ from collections.abc import Iterator, Sequence
 from typing import Optional, Union
 
 from allennlp.common.checks import ConfigurationError
-from allennlp.data import DatasetReader, Field, Instance, Token, TokenIndexer
+from allennlp.data import DatasetReader, Field, Instance, Token, TokenIndexer, Tokenizer
 from allennlp.data.fields import LabelField, MetadataField, TextField
 from allennlp.data.token_indexers import SingleIdTokenIndexer
 
 from spigot_allennlp.checks import at_least_one, refuse_unknown_keys
-from spigot_allennlp.data.formats.sst import CLASSES, parse_sst, split_words
+from spigot_allennlp.data.formats.sst import CLASSES, parse_sst, unescape
 from spigot_allennlp.data.sentence import Sentence
 from spigot_allennlp.data.sentence_length import MAX_SENTENCE_LENGTH, length_problem
-from spigot_allennlp.data.text_files import read_lines
+from spigot_allennlp.data.text_files import read_lines, shorten
+from spigot_allennlp.data.tokenizers.offline_spacy import OfflineSpacyTokenizer
 
 
 class _UncountedTextField(TextField):
@@ -24,7 +25,7 @@ class _UncountedTextField(TextField):
 class SstTreesDatasetReader(DatasetReader):
     """
     Reads sentences with sentiment labels: the trees of the Stanford Sentiment Treebank, `label<TAB>sentence`, or JSON
-    lines. It tells them apart itself; `sst_format` describes them, and what is refused. The fields:
+    lines. It tells them apart itself; `formats/sst.py` describes them, and what is refused. The fields:
 
     - `tokens`: `TextField` of the words.
     - `parser_tokens`: the same words, as the parser of `semantic_then_sentiment` reads them. Only with
@@ -42,6 +43,9 @@ class SstTreesDatasetReader(DatasetReader):
         alone. The labels of trees are mapped to these classes; those of other formats have to be these classes.
     use_subtrees : `bool`, optional (default = `False`)
         Whether every phrase of a tree is an instance, too: for training.
+    tokenizer : `Tokenizer`, optional (default = `offline_spacy`)
+        Splits text: the sentences of tabbed and JSON lines, and what is to be predicted. For text that is tokenised
+        already, with blanks between words, `"just_spaces"`. Trees and lists of `tokens` stay as they are.
     max_sentence_length : `int`, optional (default = `1000`)
         In words. A longer sentence is refused, in a file and in what is to be predicted: memory grows with its square.
     parser_token_indexers : `Dict[str, TokenIndexer]`, optional (default = `None`)
@@ -56,6 +60,7 @@ class SstTreesDatasetReader(DatasetReader):
         use_subtrees: bool = False,
         max_sentence_length: int = MAX_SENTENCE_LENGTH,
         parser_token_indexers: Optional[dict[str, TokenIndexer]] = None,
+        tokenizer: Optional[Tokenizer] = None,
         **kwargs,
     ) -> None:
         refuse_unknown_keys(self, kwargs)
@@ -68,17 +73,27 @@ class SstTreesDatasetReader(DatasetReader):
         self._parser_token_indexers = parser_token_indexers
         self._num_classes = num_classes
         self._use_subtrees = use_subtrees
+        self._tokenizer = tokenizer
         self._max_sentence_length = at_least_one("max_sentence_length", max_sentence_length)
 
     def _read(self, file_path: str) -> Iterator[Instance]:
         for words, label in self.shard_iterable(self._read_phrases(file_path)):
             yield self.text_to_instance(words, label)
 
-    def _read_phrases(self, file_path: str) -> Iterator[tuple[list[str], int]]:
+    def tokenize(self, text: str) -> list[Token]:
+        """The tokens of a text, in training and in prediction, with the Penn Treebank's escapes undone."""
+        self._tokenizer = self._tokenizer or OfflineSpacyTokenizer()
+        return self._tokenizer.tokenize(unescape(text))
+
+    def _words(self, text: str) -> list[str]:
+        return [token.text for token in self.tokenize(text)]
+
+    def _read_phrases(self, file_path: str) -> Iterator[tuple[list[str], Optional[int]]]:
         found = False
-        for tree in parse_sst(read_lines(file_path), file_path, self._num_classes, self._max_sentence_length):
+        lines = read_lines(file_path)
+        for tree in parse_sst(lines, file_path, self._num_classes, self._max_sentence_length, self._words):
             for start, end, label in tree.phrases if self._use_subtrees else tree.phrases[:1]:
-                if label is not None:
+                if label is not None or not tree.labelled:
                     found = True
                     yield tree.words[start:end], label
         if not found:
@@ -91,17 +106,17 @@ class SstTreesDatasetReader(DatasetReader):
         # Parameters
 
         words : `Union[str, Sequence[Union[str, Token]]]`
-            Words or tokens, or a tokenised sentence.
+            Words or tokens, or text to tokenise.
         label : `Union[int, str]`, optional (default = `None`)
             The class.
         """
         if isinstance(words, str):
-            words = split_words(words)
+            words = self.tokenize(words)
         if not words:
             raise ConfigurationError("a sentence needs at least one word")
         problem = length_problem(len(words), self._max_sentence_length)
         if problem:
-            raise ConfigurationError(f"{problem}; it begins with {' '.join(map(str, words[:5]))!r}")
+            raise ConfigurationError(f"{problem}; it begins with {shorten(' '.join(map(str, words[:5])))}")
         tokens = Sentence.from_tokens(words).to_tokens()
         fields: dict[str, Field] = {
             "tokens": TextField(tokens),

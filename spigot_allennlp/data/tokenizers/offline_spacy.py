@@ -1,9 +1,12 @@
 import sys
-from typing import List
+from typing import List, Sequence
 
 import spacy
 from allennlp.common.checks import ConfigurationError
 from allennlp.data import Token, Tokenizer
+from spacy.pipeline import Sentencizer
+from spacy.tokens import Doc
+from spacy.tokens import Token as SpacyToken
 
 
 @Tokenizer.register("offline_spacy")
@@ -35,16 +38,32 @@ class OfflineSpacyTokenizer(Tokenizer):
             ) from None
         # It is there to protect pipelines with a parser, which stays out; too long a text the readers refuse.
         self._spacy.max_length = sys.maxsize
+        self._sentencizer = Sentencizer()
 
     def tokenize(self, text: str) -> List[Token]:
-        return [
-            Token(
-                text=token.text,
-                idx=token.idx,
-                lemma_=token.lemma_ or None,
-                pos_=token.pos_ or None,
-                tag_=token.tag_ if token.tag_ else None,
-            )
-            for token in self._spacy(text)
-            if not token.is_space
-        ]
+        return [_token(token) for token in self._spacy(text) if not token.is_space]
+
+    def split_sentences(self, text: str) -> List[List[Token]]:
+        """
+        The tokens of each sentence of a text, which spaCy's rules end at `.`, `!`, `?` and their like in other scripts
+        (`Sentencizer`). Tokens know their place in the text (`idx`).
+        """
+        sentences = (
+            [_token(token) for token in span if not token.is_space]
+            for span in self._sentencizer(self._spacy(text)).sents
+        )
+        return [sentence for sentence in sentences if sentence]
+
+    def tag(self, words: Sequence[str]) -> List[Token]:
+        """The same words as tokens, with the lemmas and parts of speech that the pipeline predicts for them."""
+        return [_token(token) for token in self._spacy(Doc(self._spacy.vocab, words=list(words)))]
+
+
+def _token(token: SpacyToken) -> Token:
+    return Token(
+        text=token.text,
+        idx=token.idx,
+        lemma_=token.lemma_ or None,
+        pos_=token.pos_ or None,
+        tag_=token.tag_ or None,
+    )
