@@ -11,12 +11,12 @@ from tests.conftest import PROJECT_ROOT
 
 PACKAGE = PROJECT_ROOT / "spigot_allennlp"
 FLOORS = (
-    {"checks", "files", "external_variables", "pretrained", "version"},
+    {"checks", "config_keys", "files", "external_variables", "pretrained", "version"},
     {"functional", "data", "patches"},
     {"structures", "metrics", "dataset_readers"},
     {"estimators", "modules", "predictors", "visualization"},
-    {"models", "training", "parser"},
-    {"commands", "spacy_component"},
+    {"models", "parser"},
+    {"training", "commands", "spacy_component"},
 )
 
 
