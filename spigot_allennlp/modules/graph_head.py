@@ -2,10 +2,11 @@ from typing import Dict, List, Optional, Union
 
 import torch
 from allennlp.common import FromParams, Lazy
+from allennlp.common.checks import ConfigurationError
 from allennlp.data import TextFieldTensors, Vocabulary
 
 from spigot_allennlp.checks import at_least_one
-from spigot_allennlp.functional.labeled_graphs import best_graph
+from spigot_allennlp.functional.labeled_graphs import best_connected_graph, best_graph
 from spigot_allennlp.functional.trees import legal_arcs
 from spigot_allennlp.modules.arc_labeler import ArcLabeler
 from spigot_allennlp.modules.arc_pruner import ArcPruner, PrunedArcs
@@ -42,6 +43,9 @@ class GraphHead(torch.nn.Module, FromParams):
     deterministic_roles : `Union[str, List[str]]`, optional (default = `None`)
         Labels that a predicate gives to one argument at most, or `"observed"`: those that the training data use so
         (`DeterministicRoles`). `None`: any word may have any label.
+    connected : `bool`, optional (default = `False`)
+        Whether every word of a predicted graph can be reached from a top node, and so is one or has a head, as enhanced
+        Universal Dependencies ask for: the best such graph is decoded (`best_connected_graph`).
     label_dropout : `float`, optional (default = `0.0`)
         Dropout of the two ends of an arc where its label is scored.
     label_namespace : `str`, optional (default = `"arc_relations"`)
@@ -49,7 +53,8 @@ class GraphHead(torch.nn.Module, FromParams):
 
     # Errors
 
-    `ConfigurationError` for a `predicate_dim` below 1 and for roles that are not labels.
+    `ConfigurationError` for a `predicate_dim` below 1, for roles that are not labels, and for `connected` beside one of
+    these.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class GraphHead(torch.nn.Module, FromParams):
         label_dim: int = 64,
         predicate_dim: int = None,
         deterministic_roles: Union[str, List[str]] = None,
+        connected: bool = False,
         label_dropout: float = 0.0,
         label_namespace: str = "arc_relations",
     ) -> None:
@@ -78,6 +84,12 @@ class GraphHead(torch.nn.Module, FromParams):
         if deterministic_roles is not None:
             self.deterministic_roles = DeterministicRoles(self.relations, deterministic_roles)
         constrained = predicate_dim is not None or deterministic_roles is not None
+        if connected and constrained:
+            raise ConfigurationError(
+                "connected is true beside predicate_dim or deterministic_roles, but decoding obeys one of them only; "
+                "valid: 'connected': false, or neither of the others"
+            )
+        self.connected = connected
         # Whether arcs and labels are decoded together.
         self._joint = self.graph_loss.joint or constrained
 
@@ -158,7 +170,7 @@ class GraphHead(torch.nn.Module, FromParams):
         """
         scores = self.score(states, mask, with_labels=self._joint)
         decoded = scores if pruned is None else scores.without(pruned.inference)
-        outputs = {"states": states, "arc_scores": scores.arcs, **self._decode(decoded)}
+        outputs = {"states": states, "arc_scores": scores.arcs, **self._decode(decoded, mask)}
         if self.graph_loss.joint:
             outputs["arc_scores"] = outputs["arc_scores"].masked_fill(~scores.possible, 0.0)
         if pruned is not None:
@@ -177,13 +189,20 @@ class GraphHead(torch.nn.Module, FromParams):
         outputs["instance_loss"] = self.graph_loss(learned, gold, logits, self._roles())
         return outputs
 
-    def _decode(self, scores: GraphScores) -> Dict[str, torch.Tensor]:
+    def _decode(self, scores: GraphScores, mask: torch.Tensor) -> Dict[str, torch.Tensor]:
+        if not self._joint and self.connected:
+            wanted = scores.arcs.detach().masked_fill(~scores.possible, -torch.inf)
+            return {"arcs": best_connected_graph(wanted, mask)}
         if not self._joint:
             return {"arcs": (scores.arcs.detach() > 0) & scores.possible}
         # shape: (batch, dependents, heads, labels)
         labeled = self.graph_loss.labeled_scores(scores).detach()
         predicates = None if scores.predicates is None else scores.predicates.detach()
-        labels = best_graph(labeled, predicates, self._roles()).labels
+        if self.connected:
+            best, labels = labeled.max(-1)
+            labels = labels.masked_fill(~best_connected_graph(best, mask), -1)
+        else:
+            labels = best_graph(labeled, predicates, self._roles()).labels
         decoded = {"labels": Relations.graph_indices(labels), "arcs": labels >= 0}
         if self.graph_loss.joint:
             decoded["arc_scores"] = labeled.max(-1).values

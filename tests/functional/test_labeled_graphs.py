@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spigot_allennlp.functional.labeled_graphs import best_graph
+from spigot_allennlp.functional.labeled_graphs import best_connected_graph, best_graph
+from spigot_allennlp.functional.trees import legal_arcs
 
 
 def graphs_of_a_head(num_dependents: int, num_labels: int) -> Iterator[Tuple[int, ...]]:
@@ -87,3 +88,50 @@ def test_a_role_goes_to_who_gains_most_by_it():
 
 def test_nothing_is_chosen_at_a_score_of_0():
     assert (best_graph(torch.zeros(1, 2, 2, 2)).labels == -1).all()
+
+
+def reachable(arcs: torch.Tensor) -> bool:
+    """Whether all tokens of one graph `(dependents, heads)` can be reached from ROOT."""
+    found = torch.zeros(len(arcs), dtype=torch.bool)
+    found[0] = True
+    for _ in range(len(arcs)):
+        found = found | (arcs & found).any(-1)
+    return bool(found.all())
+
+
+@given(
+    seed=st.integers(0, 2**20),
+    lengths=st.lists(st.integers(0, 3), min_size=1, max_size=3),
+    offset=st.sampled_from([-3.0, -1.0, 0.0, 1.0]),
+    dtype=st.sampled_from([torch.float, torch.double]),
+    scale=st.sampled_from([0.0, 1.0, 1e4]),
+    forbidden=st.booleans(),
+)
+def test_connected_graphs_brute_force(seed, lengths, offset, dtype, scale, forbidden):
+    generator = torch.Generator().manual_seed(seed)
+    size = max(lengths) + 1
+    scores = scale * (torch.randn(len(lengths), size, size, generator=generator, dtype=dtype) + offset)
+    if forbidden:
+        scores[torch.rand(scores.shape, generator=generator) < 0.4] = -torch.inf
+    mask = torch.arange(size) <= torch.tensor(lengths).unsqueeze(-1)
+    found = best_connected_graph(scores, mask)
+    assert not (found & ~legal_arcs(mask)).any()
+    for graph, row, length in zip(found, scores, lengths):
+        graph, row = graph[: length + 1, : length + 1], row[: length + 1, : length + 1]
+        assert reachable(graph)
+        pairs = [(d, h) for d in range(1, length + 1) for h in range(length + 1) if d != h]
+        best = -torch.inf
+        for chosen in product([False, True], repeat=len(pairs)):
+            other = torch.zeros_like(graph)
+            for pair, present in zip(pairs, chosen):
+                other[pair] = present
+            if reachable(other):
+                best = max(best, row[other].sum().item())
+        assert row[graph].sum().item() == pytest.approx(best, rel=1e-5, abs=1e-5 * scale) or best == -torch.inf
+
+
+def test_a_graph_that_is_connected_anyway_stays_as_it_is():
+    scores = torch.full((1, 4, 4), -1.0)
+    for arc in ((1, 2), (2, 0), (3, 2), (1, 3), (2, 3)):
+        scores[(0, *arc)] = 0.5
+    assert torch.equal(best_connected_graph(scores, torch.ones(1, 4, dtype=torch.bool)), scores > 0)
