@@ -87,7 +87,12 @@ local hidden_size = 256;
     structure: { type: 'projective_tree', single_root: true },
     estimator: 'pipeline',
     syntactic_head: { arc_scorer: { type: 'biaffine', arc_dim: 400, dropout: 0.25 } },
-    graph_head: { arc_scorer: { type: 'biaffine', arc_dim: 400, dropout: 0.25 }, label_dim: 64, connected: true },
+    graph_head: {
+      arc_scorer: { type: 'biaffine', arc_dim: 400, dropout: 0.25 },
+      label_dim: 64,
+      // As enhanced Universal Dependencies ask for.
+      connected: true,
+    },
     initializer: {
       regexes: [
         ['encoder.*weight_ih.*', 'xavier_uniform'],
