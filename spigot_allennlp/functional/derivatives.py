@@ -8,8 +8,8 @@ from typing import Any, Callable, List, Tuple
 import torch
 
 MARGINALS_ONCE = (
-    "the marginals of trees can be differentiated once and their log-partition twice, but not any further: the "
-    "kernels have no higher derivatives"
+    "these marginals can be differentiated once and their log-partition twice, but not any further: the kernels have "
+    "no higher derivatives"
 )
 
 

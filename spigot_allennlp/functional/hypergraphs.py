@@ -20,8 +20,8 @@ from typing import Any, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
 
+from spigot_allennlp.functional.derivatives import MARGINALS_ONCE, last_derivative
 from spigot_allennlp.functional.draws import draw, uniform
 from spigot_allennlp.functional.lanes import exponentiate
 from spigot_allennlp.functional.runtime import from_numpy, kernel, parallel_for, to_numpy
@@ -279,7 +279,7 @@ class _Marginals(torch.autograd.Function):
         return marginals.clamp(0.0, 1.0)
 
     @staticmethod
-    @once_differentiable
+    @last_derivative(MARGINALS_ONCE)
     def backward(ctx: Any, gradient: torch.Tensor) -> Tuple[Optional[torch.Tensor], ...]:
         # The Jacobian is the log-partition's Hessian, hence symmetric: its transpose times a vector is a derivative
         # along it.

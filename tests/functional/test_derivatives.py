@@ -28,7 +28,7 @@ def of_estimator(scores: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("tree", [ProjectiveTree, NonprojectiveTree])
 def test_marginals_of_trees(tree: type):
-    with pytest.raises(RuntimeError, match="the marginals of trees can be differentiated once"):
+    with pytest.raises(RuntimeError, match="these marginals can be differentiated once"):
         gradient(lambda scores: tree().marginals(scores, MASK).square())
     # The gradient of a log-partition is once more differentiable.
     assert gradient(lambda scores: tree().log_partition(scores, MASK)).abs().sum() > 0
