@@ -7,10 +7,10 @@ from allennlp.modules import FeedForward
 from allennlp.nn import Activation
 
 from spigot_allennlp.checks import one_of
+from spigot_allennlp.data.supervision import LABELS, Supervision
 from spigot_allennlp.estimators import Downstream
 from spigot_allennlp.metrics import Accuracy, TreeScores
 from spigot_allennlp.models.latent_structure_model import LatentStructureModel
-from spigot_allennlp.models.supervision import LABELS, Supervision
 
 _TREE = ("latent", "none")
 

@@ -10,11 +10,11 @@ from allennlp.modules import Seq2SeqEncoder, TextFieldEmbedder
 from allennlp.nn import InitializerApplicator
 
 from spigot_allennlp.checks import refuse_unknown_keys
+from spigot_allennlp.data.supervision import TREES, Supervision
 from spigot_allennlp.functional.trees import heads_from_arcs
 from spigot_allennlp.metrics import TreeScores
 from spigot_allennlp.models.kept_archives import KeepsArchives
 from spigot_allennlp.models.readable import readable_trees
-from spigot_allennlp.models.supervision import TREES, Supervision
 from spigot_allennlp.models.vocabularies import check_vocabulary
 from spigot_allennlp.modules import ArcPruner, ParserHead, TextEncoder
 from spigot_allennlp.modules.root import with_root

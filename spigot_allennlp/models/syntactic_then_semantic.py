@@ -9,13 +9,13 @@ from allennlp.modules import Seq2SeqEncoder, TextFieldEmbedder
 from allennlp.nn import InitializerApplicator
 
 from spigot_allennlp.checks import one_of, refuse_unknown_keys
+from spigot_allennlp.data.supervision import GRAPHS, TREES, Supervision
 from spigot_allennlp.estimators import Estimator
 from spigot_allennlp.functional.trees import arcs_from_heads
 from spigot_allennlp.metrics import DependencyGraphF1, EnhancedDependencyScores, TreeScores
 from spigot_allennlp.models.kept_archives import KeepsArchives
 from spigot_allennlp.models.latent_structure_model import LatentStructureModel
 from spigot_allennlp.models.readable import readable_graphs, readable_trees
-from spigot_allennlp.models.supervision import GRAPHS, TREES, Supervision
 from spigot_allennlp.models.syntactic_parser import ParserState, SyntacticParser, check_tree_pruner, score_trees
 from spigot_allennlp.models.vocabularies import check_vocabulary
 from spigot_allennlp.modules import (

@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, Type
 from allennlp.common import Params, from_params
 from allennlp.common.checks import ConfigurationError
 
+from spigot_allennlp.config_keys import takes_other_keys, unknown_keys, valid_keys
 from spigot_allennlp.patches.replacement import replace
 
 
@@ -21,8 +22,6 @@ def _known_keys(original: Callable) -> Callable:
     """AllenNLP's error lacks the valid keys, and the trainer ignores what it does not know."""
 
     def create_kwargs(constructor: Callable, cls: Type, params: Params, **extras: Any) -> Dict[str, Any]:
-        from spigot_allennlp.config_keys import takes_other_keys, unknown_keys, valid_keys
-
         try:
             kwargs = original(constructor, cls, params, **extras)
         except ConfigurationError as error:

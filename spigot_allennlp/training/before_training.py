@@ -14,7 +14,7 @@ from allennlp.models import Model
 from allennlp.nn.util import get_device_of, move_to_device
 from allennlp.training.metric_tracker import MetricTracker
 
-from spigot_allennlp.models.supervision import Supervision
+from spigot_allennlp.data.supervision import Supervision
 
 # What one of several workers looks at to learn the names of metrics.
 _BATCHES_OF_A_WORKER = 4

@@ -15,7 +15,7 @@ from allennlp.data.fields import MetadataField
 from allennlp.training import GradientDescentTrainer
 from allennlp.training.metric_tracker import MetricTracker
 
-from spigot_allennlp.models.supervision import GRAPHS, TREES
+from spigot_allennlp.data.supervision import GRAPHS, TREES
 from spigot_allennlp.training.before_training import check_supervision
 from tests.training.small import configuration, write_corpus
 
