@@ -16,6 +16,7 @@ Everything is float64, takes time and memory linear in the number of edges, and 
 as many threads as torch has. Results are on the device of the scores.
 """
 
+import math
 from typing import Any, List, NamedTuple, Optional, Tuple
 
 import numpy as np
@@ -23,11 +24,11 @@ import torch
 
 from spigot_allennlp.functional.derivatives import MARGINALS_ONCE, last_derivative
 from spigot_allennlp.functional.draws import draw, uniform
-from spigot_allennlp.functional.lanes import exponentiate
-from spigot_allennlp.functional.runtime import from_numpy, kernel, parallel_for, to_numpy
+from spigot_allennlp.functional.lanes import BYTES, exponential_like, lane_kernel, load, splat, store, where_greater
+from spigot_allennlp.functional.runtime import FORBIDDEN, from_numpy, kernel, parallel_for, to_numpy
 
-# `exponentiate` works on so many numbers at a time.
-_LANES = 8
+# So many instances are worked on side by side: they have their hypergraph in common.
+_LANES = BYTES // 8
 
 
 class Hypergraph(NamedTuple):
@@ -66,85 +67,103 @@ def hypergraph(edges: List[Tuple[np.ndarray, ...]], num_nodes: int) -> Hypergrap
     return Hypergraph(np.searchsorted(nodes[order], np.arange(num_nodes + 1)), tails, parts[order])
 
 
-@kernel
-def _inside(graph, scores, goal, values, shares):
+@lane_kernel
+def _inside(graph, scores, last, values, shares):
     """
-    Fills in `values`, `(nodes,)`, up to the goal, and `shares`, `(1, edges + lanes)`; an edge that is impossible has
-    share 0. `scores` is `(parts + 1,)`, the last one 0.
+    Fills in the values of the nodes up to `last` and the shares of their edges, for one instance in each lane.
+
+    # Parameters
+
+    scores, values, shares : `np.ndarray`
+        `(parts + 1, 1, lanes)`, the last part's 0 and none below `FORBIDDEN`; `(nodes, 1, lanes)`; and
+        `(edges, 1, lanes)`. A node whose value is about `FORBIDDEN` cannot be derived.
     """
-    values[0] = 0.0
-    for node in range(1, goal + 1):
-        first, last = graph.firsts[node], graph.firsts[node + 1]
-        best = -np.inf
-        for edge in range(first, last):
-            value = values[graph.tails[edge, 0]] + values[graph.tails[edge, 1]] + scores[graph.parts[edge]]
-            shares[0, edge] = value
-            best = max(best, value)
-        values[node] = best
-        if best == -np.inf or last - first == 1:
-            shares[0, first:last] = 0.0 if best == -np.inf else 1.0
+    one = splat(values, 1.0)
+    store(values, 0, 0, splat(values, 0.0))
+    for node in range(1, last + 1):
+        first, end = graph.firsts[node], graph.firsts[node + 1]
+        best = splat(values, FORBIDDEN if first == end else -np.inf)
+        for edge in range(first, end):
+            value = load(values, graph.tails[edge, 0], 0) + load(values, graph.tails[edge, 1], 0)
+            value = value + load(scores, graph.parts[edge], 0)
+            store(shares, edge, 0, value)
+            best = where_greater(value, best, value, best)
+        if end - first == 1:
+            store(shares, first, 0, one)
+        if end - first <= 1:
+            store(values, node, 0, best)
             continue
-        for edge in range(first, last):
-            shares[0, edge] -= best
-        # What this writes behind the last edge is overwritten in turn.
-        exponentiate(shares[:, first : first + (last - first + _LANES - 1) // _LANES * _LANES])
-        total = 0.0
-        for edge in range(first, last):
-            total += shares[0, edge]
-        inverse = 1.0 / total
-        for edge in range(first, last):
-            shares[0, edge] *= inverse
-        values[node] += np.log(total)
+        total = splat(values, 0.0)
+        for edge in range(first, end):
+            share = exponential_like(values, load(shares, edge, 0) - best, best)
+            store(shares, edge, 0, share)
+            total = total + share
+        inverse = one / total
+        for edge in range(first, end):
+            store(shares, edge, 0, load(shares, edge, 0) * inverse)
+        store(values, node, 0, total)
+        for lane in range(_LANES):
+            values[node, 0, lane] = math.log(values[node, 0, lane])
+        store(values, node, 0, load(values, node, 0) + best)
 
 
-@kernel
+@lane_kernel
 def _inside_outside(graph, scores, directions, goals, log_partition, results, start, stop):
     """
     # Parameters
 
     scores, directions : `np.ndarray`
-        `(batch, parts + 1)`, the last column 0. Without directions, which are `None` then, the results are marginals,
-        else the derivatives of those.
+        `(blocks, parts + 1, 1, lanes)`, as in `_inside`. Without directions, which are `None` then, the results are
+        marginals, else the derivatives of those.
+    goals : `np.ndarray`
+        `(blocks, lanes)`.
     log_partition, results : `np.ndarray`
-        Outputs, given as zeros: `(batch,)` and `(batch, parts + 1)`; in the latter, the last column is nothing.
+        Outputs: `(blocks, lanes)`; and, given as zeros, `(blocks, parts + 1, 1, lanes)`; the last part is nothing.
     """
     num_nodes = len(graph.firsts) - 1
-    values, probabilities = np.empty(num_nodes), np.empty(num_nodes)
-    shares = np.zeros((1, len(graph.parts) + _LANES))
-    moves, changes = np.zeros(num_nodes), np.zeros(num_nodes)
-    for b in range(start, stop):
-        goal = goals[b]
-        _inside(graph, scores[b], goal, values, shares)
-        log_partition[b] = values[goal]
-        if values[goal] == -np.inf:
-            continue
+    values, probabilities = np.empty((num_nodes, 1, _LANES)), np.empty((num_nodes, 1, _LANES))
+    shares = np.empty((len(graph.parts), 1, _LANES))
+    moves, changes = np.zeros((num_nodes, 1, _LANES)), np.zeros((num_nodes, 1, _LANES))
+    zero = splat(values, 0.0)
+    for block in range(start, stop):
+        last = goals[block].max()
+        # Not in the loops: a view of a part of an array takes longer than what is done with it.
+        result = results[block]
+        _inside(graph, scores[block], last, values, shares)
+        probabilities[: last + 1] = 0.0
+        for lane in range(_LANES):
+            goal = goals[block, lane]
+            value = values[goal, 0, lane]
+            feasible = value > FORBIDDEN / 2
+            log_partition[block, lane] = value if feasible else -np.inf
+            probabilities[goal, 0, lane] = 1.0 if feasible else 0.0
         if directions is not None:
+            direction = directions[block]
             # The derivatives of the values, and, from the goal downwards, of the probabilities.
-            for node in range(1, goal + 1):
-                move = 0.0
+            for node in range(1, last + 1):
+                move = zero
                 for edge in range(graph.firsts[node], graph.firsts[node + 1]):
-                    first, second = graph.tails[edge, 0], graph.tails[edge, 1]
-                    move += shares[0, edge] * (moves[first] + moves[second] + directions[b, graph.parts[edge]])
-                moves[node] = move
-            changes[: goal + 1] = 0.0
-        probabilities[: goal + 1] = 0.0
-        probabilities[goal] = 1.0
-        for node in range(goal, 0, -1):
-            if probabilities[node] == 0.0:
-                continue
+                    below = load(moves, graph.tails[edge, 0], 0) + load(moves, graph.tails[edge, 1], 0)
+                    below = below + load(direction, graph.parts[edge], 0)
+                    move = move + load(shares, edge, 0) * below
+                store(moves, node, 0, move)
+            changes[: last + 1] = 0.0
+        for node in range(last, 0, -1):
+            whole = load(probabilities, node, 0)
             for edge in range(graph.firsts[node], graph.firsts[node + 1]):
                 first, second, part = graph.tails[edge, 0], graph.tails[edge, 1], graph.parts[edge]
-                probability = shares[0, edge] * probabilities[node]
-                probabilities[first] += probability
-                probabilities[second] += probability
+                share = load(shares, edge, 0)
+                probability = share * whole
+                store(probabilities, first, 0, load(probabilities, first, 0) + probability)
+                store(probabilities, second, 0, load(probabilities, second, 0) + probability)
                 if directions is None:
-                    results[b, part] += probability
+                    store(result, part, 0, load(result, part, 0) + probability)
                 else:
-                    move = moves[first] + moves[second] + directions[b, part] - moves[node]
-                    change = shares[0, edge] * changes[node] + probability * move
-                    changes[first] += change
-                    changes[second] += change
-                    results[b, part] += change
+                    move = load(moves, first, 0) + load(moves, second, 0) + load(direction, part, 0)
+                    change = share * load(changes, node, 0) + probability * (move - load(moves, node, 0))
+                    store(changes, first, 0, load(changes, first, 0) + change)
+                    store(changes, second, 0, load(changes, second, 0) + change)
+                    store(result, part, 0, load(result, part, 0) + change)
 
 
 @kernel
@@ -201,32 +220,34 @@ def _top_k(graph, scores, goals, k, members, totals, start, stop):
                     size += 2
 
 
-@kernel
+@lane_kernel
 def _sample(graph, scores, goals, seeds, members, start, stop):
     """`seeds`: `(samples, batch)`. `members`: output, given as false, `(samples, batch, parts + 1)`."""
     num_nodes = len(graph.firsts) - 1
-    values = np.empty(num_nodes)
-    shares = np.zeros((1, len(graph.parts) + _LANES))
+    values = np.empty((num_nodes, 1, _LANES))
+    shares = np.empty((len(graph.parts), 1, _LANES))
     stack = np.empty(num_nodes + 1, np.int64)
     state = np.empty(1, np.uint64)
-    for b in range(start, stop):
-        _inside(graph, scores[b], goals[b], values, shares)
-        if values[goals[b]] == -np.inf:
-            continue
-        for number in range(len(seeds)):
-            state[0] = np.uint64(seeds[number, b])
-            stack[0] = goals[b]
-            size = 1
-            while size > 0:
-                size -= 1
-                node = stack[size]
-                if node > 0:
-                    first, last = graph.firsts[node], graph.firsts[node + 1]
-                    edge = first + draw(shares[0, first:last], uniform(state))
-                    members[number, b, graph.parts[edge]] = True
-                    stack[size] = graph.tails[edge, 0]
-                    stack[size + 1] = graph.tails[edge, 1]
-                    size += 2
+    for block in range(start, stop):
+        _inside(graph, scores[block], goals[block].max(), values, shares)
+        for lane in range(_LANES):
+            instance = block * _LANES + lane
+            if instance >= members.shape[1] or not values[goals[block, lane], 0, lane] > FORBIDDEN / 2:
+                continue
+            for number in range(len(seeds)):
+                state[0] = np.uint64(seeds[number, instance])
+                stack[0] = goals[block, lane]
+                size = 1
+                while size > 0:
+                    size -= 1
+                    node = stack[size]
+                    if node > 0:
+                        first, last = graph.firsts[node], graph.firsts[node + 1]
+                        edge = first + draw(shares[first:last, 0, lane], uniform(state))
+                        members[number, instance, graph.parts[edge]] = True
+                        stack[size] = graph.tails[edge, 0]
+                        stack[size + 1] = graph.tails[edge, 1]
+                        size += 2
 
 
 def _read(scores: torch.Tensor) -> np.ndarray:
@@ -234,20 +255,33 @@ def _read(scores: torch.Tensor) -> np.ndarray:
     return to_numpy(torch.nn.functional.pad(scores.detach().double(), (0, 1)))
 
 
+def _in_lanes(scores: torch.Tensor) -> np.ndarray:
+    """As `_read`, `(blocks, parts + 1, 1, lanes)`; the last block is filled up with zeros."""
+    values = _read(scores.clamp(min=FORBIDDEN))
+    filled = np.zeros((-(-len(values) // _LANES) * _LANES, values.shape[1]))
+    filled[: len(values)] = values
+    return np.ascontiguousarray(filled.reshape(-1, _LANES, values.shape[1]).transpose(0, 2, 1))[:, :, None]
+
+
+def _goals_in_lanes(goals: np.ndarray) -> np.ndarray:
+    return np.pad(goals, (0, -len(goals) % _LANES)).reshape(-1, _LANES)
+
+
 def _sums(
     scores: torch.Tensor, graph: Hypergraph, goals: np.ndarray, direction: Optional[torch.Tensor] = None
 ) -> Tuple[torch.Tensor, torch.Tensor]:
     """The log-partition function and the marginals or, given a direction, their derivative along it."""
-    values = _read(scores)
-    directions = None if direction is None else _read(direction)
-    log_partition, results = np.zeros(len(values)), np.zeros_like(values)
+    values, goals = _in_lanes(scores), _goals_in_lanes(goals)
+    directions = None if direction is None else _in_lanes(direction)
+    log_partition, results = np.zeros(goals.shape), np.zeros_like(values)
     parallel_for(
         lambda start, stop: _inside_outside(graph, values, directions, goals, log_partition, results, start, stop),
-        len(values),
+        len(goals),
     )
+    results = np.ascontiguousarray(results[:, :-1, 0].transpose(0, 2, 1)).reshape(-1, scores.size(1))[: len(scores)]
     return (
-        from_numpy(log_partition, like=scores, dtype=scores.dtype),
-        from_numpy(results, like=scores, dtype=scores.dtype)[:, :-1],
+        from_numpy(log_partition.reshape(-1)[: len(scores)], like=scores, dtype=scores.dtype),
+        from_numpy(results, like=scores, dtype=scores.dtype),
     )
 
 
@@ -354,8 +388,8 @@ def hypergraph_sample(scores: torch.Tensor, graph: Hypergraph, goals: np.ndarray
     `torch.BoolTensor`
         `(num_samples, batch, parts)`.
     """
-    values = _read(scores)
-    seeds = to_numpy(torch.randint(2**63 - 1, (num_samples, len(values))))
-    members = np.zeros((num_samples, *values.shape), np.bool_)
-    parallel_for(lambda start, stop: _sample(graph, values, goals, seeds, members, start, stop), len(values))
+    values, goals = _in_lanes(scores), _goals_in_lanes(goals)
+    seeds = to_numpy(torch.randint(2**63 - 1, (num_samples, len(scores))))
+    members = np.zeros((num_samples, len(scores), scores.size(1) + 1), np.bool_)
+    parallel_for(lambda start, stop: _sample(graph, values, goals, seeds, members, start, stop), len(goals))
     return from_numpy(members, like=scores)[..., :-1]

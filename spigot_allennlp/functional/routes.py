@@ -68,9 +68,10 @@ def batched_on_device(operation: str, scores: torch.Tensor) -> bool:
     Operations that are not in the table always take the host route. Chu-Liu-Edmonds, the k best and Wilson's samples
     branch on what they find, differently in every sentence; exact sampling of projective trees walks a chart top down
     in numbers of extended range, and the active set of a projection solves a small dense system in each of dozens of
-    rounds: as torch operations all of these are hundreds of launches for a few floating-point operations each. Those
-    that are made of a fixed number of torch operations anyway (`independent.py`, `subsets.py`, sums over tag sequences,
-    box and budget) run where the scores are, without a choice.
+    rounds: as torch operations all of these are hundreds of launches for a few floating-point operations each. The
+    same goes for the dynamic programs of `hypergraphs.py`. Those that are made of a fixed number of torch operations
+    anyway (`independent.py`, `subsets.py`, sums over tag sequences, box and budget) run where the scores are, without a
+    choice.
 
     # Parameters
 

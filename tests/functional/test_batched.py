@@ -13,6 +13,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from spigot_allennlp.functional import (
+    hypergraphs,
     independent,
     linear_chain,
     nonprojective,
@@ -195,6 +196,9 @@ def chain(scores: torch.Tensor) -> torch.Tensor:
     return scores.unsqueeze(-1).expand(-1, -1, -1, 6)
 
 
+# One of 36 parts, for each of 3 instances.
+OPTIONS = hypergraphs.hypergraph([(1, 0, 0, np.arange(36))], 2), np.ones(3, np.int64)
+
 HOST_ROUTES: dict[str, Callable] = {
     "projective_heads": lambda s, m: projective.projective_heads(s, m),
     "projective_log_partition": lambda s, m: projective.projective_log_partition(s, m),
@@ -209,6 +213,10 @@ HOST_ROUTES: dict[str, Callable] = {
     "chain_argmax": lambda s, m: linear_chain.chain_argmax(chain(s), m),
     "chain_top_k": lambda s, m: linear_chain.chain_top_k(chain(s), m, 2),
     "project_simplex": lambda s, m: projections.project_simplex(s),
+    "hypergraph_log_partition": lambda s, m: hypergraphs.hypergraph_log_partition(s.flatten(1), *OPTIONS),
+    "hypergraph_marginals": lambda s, m: hypergraphs.hypergraph_marginals(s.flatten(1), *OPTIONS),
+    "hypergraph_sample": lambda s, m: hypergraphs.hypergraph_sample(s.flatten(1), *OPTIONS, 2),
+    "hypergraph_top_k": lambda s, m: hypergraphs.hypergraph_top_k(s.flatten(1), *OPTIONS, 2),
 }
 
 
@@ -236,6 +244,7 @@ def test_host_routes_go_through_the_runtime(name: str, device: str, monkeypatch:
         maximum,
         sums,
         nonprojective_sample,
+        hypergraphs,
         linear_chain,
         projections,
     ):
