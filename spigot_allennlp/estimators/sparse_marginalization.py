@@ -42,4 +42,6 @@ class SparseMarginalization(Expectation):
         if self.distribution == "sparsemap":
             return structure.sparse_distribution(scores, mask)
         structures, totals = structure.top_k(scores, mask, structure.num_structures(scores) or self.k)
-        return structures, project_simplex(totals, ~totals.isneginf())
+        # Sorting and sums in at least float32.
+        wide = totals.to(torch.promote_types(totals.dtype, torch.float))
+        return structures, project_simplex(wide, ~totals.isneginf()).to(totals.dtype)

@@ -41,10 +41,14 @@ class Categorical(LatentStructure):
 
     def _sparse_distribution(self, scores: torch.Tensor, mask: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
         probabilities, values = project_simplex(scores, mask).sort(dim=-1, descending=True, stable=True)
-        size = int((probabilities > 0).sum(-1).max().clamp(min=1)) if probabilities.numel() else 1
+        size = max(int((probabilities > 0).sum(-1).max()), 1)
         probabilities, values = probabilities[:, :size], values[:, :size]
         parts = scores.new_zeros(*values.shape, scores.size(-1)).scatter_(-1, values.unsqueeze(-1), 1.0)
-        return parts * (probabilities.detach() > 0).unsqueeze(-1), probabilities
+        parts = parts * (probabilities.detach() > 0).unsqueeze(-1)
+        # Where there is nothing to choose, the empty structure is certain.
+        certain = torch.zeros_like(probabilities)
+        certain[:, 0] = (~mask.any(-1)).to(certain.dtype)
+        return parts, probabilities + certain
 
     def _sample(self, scores: torch.Tensor, mask: torch.Tensor, num_samples: int) -> torch.Tensor:
         return independent.sample(scores, mask, num_samples)

@@ -5,6 +5,7 @@ import torch
 from scipy import stats
 
 from spigot_allennlp.estimators import Estimator
+from spigot_allennlp.functional.noise import gumbel
 from tests.enumeration import CASES
 from tests.estimators.estimator_test_case import (
     DeterministicEstimatorTestCase,
@@ -12,7 +13,6 @@ from tests.estimators.estimator_test_case import (
     LinearDownstream,
     Problem,
     assert_same,
-    over_structures,
     problem,
     run,
     structure_of,
@@ -63,7 +63,6 @@ def assert_same_mean(first: torch.Tensor, second: torch.Tensor, deviations: floa
 class TestPerturbAndMap(EstimatorTestCase):
     params = {"type": "perturb_and_map"}
 
-    @over_structures
     def test_forward_is_a_structure(self, structure_name):
         given = problem(structure_name)
         structure = run(self.estimator(), given).output.value.detach()
@@ -166,10 +165,28 @@ class TestGumbelSoftmax(RelaxedTestCase):
         assert_same_mean(gradient.flatten(1), (probabilities * centred) @ vertices / 0.7)
 
 
+class TestGumbelSparseMap(RelaxedTestCase):
+    params = {"type": "gumbel_sparsemap", "temperature": 0.7}
+
+    def relaxation(self, given: Problem) -> torch.Tensor:
+        """Without noise: `Proj(s / tau)`."""
+        return given.oracle.project(given.scores / 0.7)
+
+    def test_value_and_gradient(self, structure_name):
+        """With the noise of the seed: the projection of the noisy scores, and its exact derivative."""
+        given = problem(structure_name)
+        result = run(self.estimator(), given, seed=4)
+        torch.manual_seed(4)
+        point = (given.scores + gumbel(given.scores)) / 0.7
+        value = result.output.value.detach()
+        torch.testing.assert_close(value, given.oracle.project(point), rtol=0, atol=1e-7)
+        expected = given.oracle.project_gradient(point, given.downstream.gradient(value)) / 0.7
+        assert_same(result.gradient, expected)
+
+
 class TestImle(EstimatorTestCase):
     params = {"type": "imle"}
 
-    @over_structures
     @pytest.mark.parametrize("interpolation", [0.3, 10.0])
     def test_gradient_is_a_difference_of_structures(self, structure_name, interpolation):
         """`(z - z') / lambda` with z the forward and z' another structure, 0 where the two agree."""
@@ -182,7 +199,6 @@ class TestImle(EstimatorTestCase):
             assert oracle.is_vertex(forward[row])
             assert oracle.is_vertex(target[row])
 
-    @over_structures
     def test_a_strong_interpolation_follows_the_downstream_gradient(self, structure_name):
         """Where lambda g outweighs scores and noise, z' is the structure of least `<g, z'>`."""
         given = problem(structure_name)
@@ -240,14 +256,12 @@ class TestBlackbox(DeterministicEstimatorTestCase):
         g = given.downstream.gradient(best)
         return (given.oracle.argmax(given.scores + interpolation * g) - best) / interpolation
 
-    @over_structures
-    @pytest.mark.parametrize("interpolation", [0.1, 20.0, 1e6])
-    def test_interpolation(self, structure_name, interpolation):
+    def test_interpolation(self, structure_name):
         given = problem(structure_name)
-        found = run(self.estimator(interpolation=interpolation), given).gradient
-        assert_same(found, self.reference(given, interpolation))
+        for interpolation in (0.1, 20.0, 1e6):
+            found = run(self.estimator(interpolation=interpolation), given).gradient
+            assert_same(found, self.reference(given, interpolation))
 
-    @over_structures
     def test_its_sign_is_that_of_the_downstream_gradient(self, structure_name):
         """
         `lambda <argmax(s + lambda g) - z^, g> >= <z^ - argmax(s + lambda g), s> >= 0`: a step against it takes
@@ -260,7 +274,7 @@ class TestBlackbox(DeterministicEstimatorTestCase):
         assert (products >= 0).all() and products.max() > 0
 
 
-@pytest.mark.parametrize("name", ["perturb_and_map", "gumbel_softmax", "imle"])
+@pytest.mark.parametrize("name", ["perturb_and_map", "gumbel_softmax", "gumbel_sparsemap", "perturbed", "imle"])
 def test_noise_is_drawn_anew(name):
     """Each call and each instance has its own."""
     estimator = Estimator.by_name(name)()

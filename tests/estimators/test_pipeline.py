@@ -1,6 +1,6 @@
 import torch
 
-from tests.estimators.estimator_test_case import DeterministicEstimatorTestCase, over_structures, problem
+from tests.estimators.estimator_test_case import DeterministicEstimatorTestCase, problem
 
 
 class TestPipeline(DeterministicEstimatorTestCase):
@@ -9,7 +9,6 @@ class TestPipeline(DeterministicEstimatorTestCase):
     def expected_gradient(self, given):
         return torch.zeros_like(given.scores)
 
-    @over_structures
     def test_nothing_flows_back(self, structure_name):
         given = problem(structure_name)
         scores = given.scores.clone().requires_grad_()

@@ -5,6 +5,7 @@ naming its case of `tests.enumeration`.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Optional
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from spigot_allennlp import structures as package
 from spigot_allennlp.structures import LatentStructure
 from spigot_allennlp.structures.latent_structure import LARGEST_SUMMED_TOTAL
 from tests.enumeration import Case, Oracle
@@ -430,15 +432,15 @@ class StructureTestCase:
                 found.flatten(), jacobian @ vector.flatten(), rtol=0, atol=1e-6, check_stride=False
             )
 
-    @pytest.mark.parametrize("operation", ["log_partition", "marginals", "entropy", "log_prob", "project"])
-    def test_gradcheck(self, operation):
+    def test_gradcheck(self):
         """Finite differences over *all* inputs, those of parts that do not exist included."""
         scores, mask, _ = self.batch(Problem((3, 0, 2), 1, "normal", 11))
-        function = self.differentiable(mask)[operation]
-        # The projection is piecewise linear: larger differences are exact, and small ones would only measure
-        # the accuracy of the active set.
-        eps = 1e-4 if operation == "project" else 1e-6
-        assert torch.autograd.gradcheck(function, (scores.requires_grad_(),), eps=eps, atol=1e-6, rtol=1e-4)
+        scores.requires_grad_()
+        for operation, function in self.differentiable(mask).items():
+            # The projection is piecewise linear: larger differences are exact, and small ones would only measure
+            # the accuracy of the active set.
+            eps = 1e-4 if operation == "project" else 1e-6
+            assert torch.autograd.gradcheck(function, (scores,), eps=eps, atol=1e-6, rtol=1e-4), operation
 
     @problems()
     def test_parts_that_do_not_exist_are_exactly_zero(self, problem):
@@ -523,8 +525,9 @@ class StructureTestCase:
             for tensor in result[:1] if isinstance(result, tuple) else (result,):
                 assert (tensor == 0).all(), name
 
-    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-    @pytest.mark.parametrize("style", ["normal", "huge", "forbidden"])
+    @pytest.mark.parametrize(
+        "dtype, style", [(torch.float16, "normal"), (torch.bfloat16, "huge"), (torch.bfloat16, "forbidden")]
+    )
     def test_half_precision_is_computed_in_float32(self, dtype, style):
         scores, mask, _ = self.fixed_batch(style, dtype)
         half, single = self.operations(scores, mask), self.operations(scores.float(), mask)
@@ -704,11 +707,138 @@ class StructureTestCase:
         assert not operations["sample"]().requires_grad
         assert not operations["top_k"]()[0].requires_grad
 
+    def test_supports_every_operation(self):
+        for operation in package.OPERATIONS:
+            assert self.structure.supports(operation) is True
+
+    # ------------------------------------------------------------------------------ two distributions
+
+    @problems(8)
+    def test_log_count(self, problem):
+        """How many structures use no forbidden part, whatever the other scores."""
+        scores, mask, tokens = self.batch(problem)
+        expected = [len(oracle.vertices) for oracle in self.oracles(scores, tokens)]
+        assert self.structure.log_count(scores, mask).exp().tolist() == pytest.approx(expected, rel=1e-9)
+
+    @problems(8, styles=("normal", "ties", "huge", "forbidden"))
+    def test_cross_entropy_and_divergence(self, problem):
+        """Also where the other scores forbid what the scores allow: both are infinite then."""
+        scores, mask, tokens = self.batch(problem)
+        other, _, _ = self.batch(problem._replace(seed=problem.seed + 1))
+        cross_entropy = self.structure.cross_entropy(scores, other, mask)
+        divergence = self.structure.kl_divergence(scores, other, mask)
+        for row, (number, p) in enumerate(zip(tokens, self.oracles(scores, tokens), strict=True)):
+            q = self.case.oracle(other[row], number)
+            log_p = p.log_probabilities()
+            log_q = q.vertices.new_full((len(log_p),), -torch.inf)
+            for index, vertex in enumerate(p.vertices):
+                if (found := (q.vertices == vertex).flatten(1).all(1)).any():
+                    log_q[index] = q.log_probabilities()[found].item()
+            probable = log_p.exp() > 0
+            expected = -(log_p.exp() * log_q)[probable].sum().item()
+            tolerance = 1e-4 if "huge" in problem.style else 1e-7
+            assert cross_entropy[row].item() == pytest.approx(expected, rel=1e-9, abs=tolerance)
+            expected += (log_p.exp() * log_p)[probable].sum().item()
+            assert divergence[row].item() == pytest.approx(expected, rel=1e-9, abs=tolerance)
+
+    def test_gradients_of_cross_entropy_and_divergence(self):
+        scores, mask, _ = self.batch(Problem((3, 0, 2), 1, "normal", 11))
+        other = torch.randn(scores.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        for operation in (self.structure.cross_entropy, self.structure.kl_divergence):
+            inputs = (scores.clone().requires_grad_(), other.requires_grad_())
+            assert torch.autograd.gradcheck(lambda s, t, f=operation: f(s, t, mask), inputs, atol=1e-6)
+        assert (self.structure.kl_divergence(scores, scores, mask) == 0).all()
+
+    def test_distribution(self):
+        """The same numbers as a distribution of torch, in any batch shape."""
+        scores, mask, _ = self.fixed_batch()
+        structure = self.structure
+        batched = structure.distribution(scores.unflatten(0, (2, 2)), mask.unflatten(0, (2, 2)), validate_args=True)
+        assert batched.batch_shape == (2, 2) and batched.event_shape == scores.shape[1:]
+        torch.manual_seed(0)
+        samples = batched.sample((3,))
+        torch.manual_seed(0)
+        assert torch.equal(samples.flatten(1, 2), structure.sample(scores, mask, 3))
+        log_prob = batched.log_prob(samples)
+        torch.testing.assert_close(log_prob.flatten(1), structure.log_prob(samples.flatten(1, 2), scores, mask))
+        assert torch.equal(batched.mode.flatten(0, 1), structure.argmax(scores, mask))
+        torch.testing.assert_close(batched.mean.flatten(0, 1), structure.marginals(scores, mask))
+        torch.testing.assert_close(batched.entropy().flatten(), structure.entropy(scores, mask))
+        other = structure.distribution(torch.zeros_like(batched.scores), batched.mask)
+        divergence = torch.distributions.kl_divergence(batched, other).flatten()
+        torch.testing.assert_close(divergence, structure.kl_divergence(scores, torch.zeros_like(scores), mask))
+        expanded = batched.expand((5, 2, 2))
+        assert expanded.sample().shape == (5, *batched.scores.shape)
+        torch.testing.assert_close(expanded.log_prob(samples[0])[4], log_prob[0])
+
+    def test_relaxed_distribution(self):
+        scores, mask, _ = self.fixed_batch()
+        scores.requires_grad_()
+        relaxed = self.structure.distribution(scores, mask, temperature=0.5)
+        assert relaxed.has_rsample
+        points = relaxed.rsample((2,))
+        assert points.shape == (2, *scores.shape)
+        hull = self.structure.argmax(torch.zeros_like(points[0]), mask)
+        # Inside the polytope: no structure is farther in any direction.
+        for point in points.detach():
+            direction = point - hull
+            best = self.structure.argmax(direction, mask)
+            assert ((direction * (best - point)).flatten(1).sum(-1) >= -1e-9).all()
+        points.sum().backward()
+        assert scores.grad.isfinite().all()
+
+    def test_values_that_are_no_structures_are_refused(self):
+        scores, mask, tokens = self.fixed_batch()
+        distribution = self.structure.distribution(scores, mask, validate_args=True)
+        best = distribution.mode
+        for bad in (best + 1.0, 0.5 * best):
+            with pytest.raises(ValueError, match="values are no.*the first of them at"):
+                distribution.log_prob(bad)
+        with pytest.raises(ValueError, match="batch"):
+            self.structure.distribution(scores[0], mask[0])
+        with pytest.raises(ConfigurationError, match="temperature is 0"):
+            self.structure.distribution(scores, mask, temperature=0)
+
+    # ------------------------------------------------------------------------------ SparseMAP's distribution
+
+    @problems(8, styles=("normal", "ties", "forbidden"))
+    def test_sparse_distribution(self, problem):
+        """Structures, each once, whose mean is the exact projection; the greatest probability first."""
+        scores, mask, tokens = self.batch(problem)
+        parts, probabilities = self.structure.sparse_distribution(scores, mask)
+        assert (probabilities >= 0).all() and (probabilities[:, :-1] >= probabilities[:, 1:]).all()
+        torch.testing.assert_close(probabilities.sum(1), torch.ones(len(scores), dtype=torch.float64))
+        for row, (found, q, oracle) in enumerate(zip(parts, probabilities, self.oracles(scores, tokens), strict=True)):
+            assert all(oracle.is_vertex(vertex) for vertex in found[q > 0]) and (found[q == 0] == 0).all()
+            assert len(found[q > 0].unique(dim=0)) == (q > 0).sum()
+            mean = torch.einsum("k,k...->...", q, found)
+            torch.testing.assert_close(mean, oracle.project(scores[row]), rtol=0, atol=1e-6)
+
+    def test_gradient_of_sparse_distribution(self):
+        scores, mask, _ = self.batch(Problem((3, 0, 2), 1, "normal", 11))
+        assert torch.autograd.gradcheck(
+            lambda scores: self.structure.sparse_distribution(scores, mask)[1],
+            (scores.requires_grad_(),),
+            eps=1e-5,
+            atol=1e-5,
+        )
+
     # ----------------------------------------------------------------------- what it says of itself
 
-    def test_supports_every_operation(self):
-        for operation in OPERATIONS:
-            assert self.structure.supports(operation) is True
+    def test_constants_over_competing_parts_change_nothing(self):
+        """`competing_dimensions` and `independent_rows` are what they say."""
+        scores, mask, tokens = self.fixed_batch()
+        structure, dimensions = self.structure, self.structure.competing_dimensions
+        if dimensions:
+            shape = (*scores.shape[: scores.dim() - dimensions], *[1] * dimensions)
+            shifted = scores + torch.randn(shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+            assert torch.equal(structure.argmax(shifted, mask), structure.argmax(scores, mask))
+            marginals = structure.marginals(scores, mask)
+            torch.testing.assert_close(structure.marginals(shifted, mask), marginals, rtol=0, atol=1e-9)
+        legal = structure.legal_parts(scores, mask)
+        rows = scores.masked_fill(~legal, -torch.inf).softmax(-1).masked_fill(~legal, 0.0)
+        same = (rows - structure.marginals(scores, mask)).abs().max() < 1e-9
+        assert same == structure.independent_rows
 
     def test_an_operation_that_does_not_exist_is_a_configuration_error(self):
         with pytest.raises(ConfigurationError, match="levitate"):
@@ -719,36 +849,36 @@ class StructureTestCase:
 
     # ------------------------------------------------------------------------------------ bad input
 
-    @pytest.mark.parametrize("operation", OPERATIONS)
-    def test_nan_is_refused(self, operation):
-        scores, mask, tokens = self.fixed_batch()
-        legal = self.case.legal(tokens[0], mask.size(1))
-        scores[0][tuple(legal.nonzero()[0])] = float("nan")
-        with pytest.raises(ValueError, match="(?i)nan"):
-            self.operations(scores, mask)[operation]()
-
-    @pytest.mark.parametrize("operation", OPERATIONS)
-    def test_shapes_that_do_not_fit_are_refused(self, operation):
-        scores, mask, _ = self.fixed_batch()
-        best = self.structure.argmax(scores, mask)
-
-        def call(scores: torch.Tensor, mask: torch.Tensor) -> None:
-            if operation == "log_prob":
-                self.structure.log_prob(best, scores, mask)
-            else:
+    def test_nan_is_refused(self):
+        for operation in OPERATIONS:
+            scores, mask, tokens = self.fixed_batch()
+            legal = self.case.legal(tokens[0], mask.size(1))
+            scores[0][tuple(legal.nonzero()[0])] = float("nan")
+            with pytest.raises(ValueError, match="(?i)nan"):
                 self.operations(scores, mask)[operation]()
 
-        for bad_scores, bad_mask in (
-            (scores[:, :-1], mask),
-            (scores, mask[:, :-1]),
-            (scores[:-1], mask),
-            (scores[0], mask),
-        ):
-            with pytest.raises(ValueError) as error:
-                call(bad_scores, bad_mask)
-            message = str(error.value).replace(" ", "")
-            shapes = [str(tuple(bad.shape)).replace(" ", "") for bad in (bad_scores, bad_mask)]
-            assert any(shape in message or shape.strip("()") in message for shape in shapes), message
+    def test_shapes_that_do_not_fit_are_refused(self):
+        for operation in OPERATIONS:
+            scores, mask, _ = self.fixed_batch()
+            best = self.structure.argmax(scores, mask)
+
+            def call(scores: torch.Tensor, mask: torch.Tensor, operation: str = operation, best=best) -> None:
+                if operation == "log_prob":
+                    self.structure.log_prob(best, scores, mask)
+                else:
+                    self.operations(scores, mask)[operation]()
+
+            for bad_scores, bad_mask in (
+                (scores[:, :-1], mask),
+                (scores, mask[:, :-1]),
+                (scores[:-1], mask),
+                (scores[0], mask),
+            ):
+                with pytest.raises(ValueError) as error:
+                    call(bad_scores, bad_mask)
+                message = str(error.value).replace(" ", "")
+                shapes = [str(tuple(bad.shape)).replace(" ", "") for bad in (bad_scores, bad_mask)]
+                assert any(shape in message or shape.strip("()") in message for shape in shapes), message
 
     def test_log_prob_refuses_parts_of_another_shape(self):
         scores, mask, _ = self.fixed_batch()
@@ -757,44 +887,44 @@ class StructureTestCase:
             with pytest.raises(ValueError):
                 self.structure.log_prob(parts, scores, mask)
 
-    @pytest.mark.parametrize("k", [0, -2])
-    def test_fewer_than_one_structure_is_refused(self, k):
+    def test_fewer_than_one_structure_is_refused(self):
         scores, mask, _ = self.fixed_batch()
-        with pytest.raises(ValueError, match=str(k)):
-            self.structure.top_k(scores, mask, k)
-        with pytest.raises(ValueError, match=str(k)):
-            self.structure.sample(scores, mask, k)
+        for k in (0, -2):
+            with pytest.raises(ValueError, match=str(k)):
+                self.structure.top_k(scores, mask, k)
+            with pytest.raises(ValueError, match=str(k)):
+                self.structure.sample(scores, mask, k)
 
 
 class NonEmptyTestCase(StructureTestCase):
     """A structure that has to choose something; the others have the empty one, whatever is forbidden."""
 
-    @pytest.mark.parametrize("operation", OPERATIONS)
-    def test_an_infeasible_instance_is_refused(self, operation):
+    def test_an_infeasible_instance_is_refused(self):
         """Every structure of the first instance needs a part that is forbidden."""
-        scores, mask, _ = self.fixed_batch()
-        best = self.structure.argmax(scores, mask)
-        structures = self.operations(scores, mask)
-        if operation == "log_prob":
-            structures["log_prob"] = lambda: self.structure.log_prob(best, scores, mask)
-        scores[0] = -float("inf")
-        with pytest.raises(ValueError, match=r"(?i)inf|forbid|feasible"):
-            structures[operation]()
+        for operation in OPERATIONS:
+            scores, mask, _ = self.fixed_batch()
+            best = self.structure.argmax(scores, mask)
+            structures = self.operations(scores, mask)
+            if operation == "log_prob":
+                structures["log_prob"] = partial(self.structure.log_prob, best, scores, mask)
+            scores[0] = -float("inf")
+            with pytest.raises(ValueError, match=r"(?i)inf|forbid|feasible"):
+                structures[operation]()
 
 
 class PrefixMaskTestCase(StructureTestCase):
     """A structure over a sentence: its mask is a prefix of each row, and one with holes is an error."""
 
-    @pytest.mark.parametrize("operation", OPERATIONS)
-    def test_a_mask_whose_first_column_is_false_is_refused(self, operation):
-        scores, mask, _ = self.fixed_batch()
-        mask[0, 0] = False
-        with pytest.raises(ValueError, match="(?i)mask"):
-            self.operations(scores, mask)[operation]()
+    def test_a_mask_whose_first_column_is_false_is_refused(self):
+        for operation in OPERATIONS:
+            scores, mask, _ = self.fixed_batch()
+            mask[0, 0] = False
+            with pytest.raises(ValueError, match="(?i)mask"):
+                self.operations(scores, mask)[operation]()
 
-    @pytest.mark.parametrize("operation", OPERATIONS)
-    def test_a_mask_with_holes_is_refused(self, operation):
-        scores, mask, _ = self.fixed_batch()
-        mask[0, 1] = False
-        with pytest.raises(ValueError, match="(?i)mask"):
-            self.operations(scores, mask)[operation]()
+    def test_a_mask_with_holes_is_refused(self):
+        for operation in OPERATIONS:
+            scores, mask, _ = self.fixed_batch()
+            mask[0, 1] = False
+            with pytest.raises(ValueError, match="(?i)mask"):
+                self.operations(scores, mask)[operation]()
