@@ -3,8 +3,8 @@ Makes of a trained parser the small archive that ships with the package:
 
     python scripts/pack_parser.py runs/en_ewt/model.tar.gz spigot_allennlp/pretrained/en_ewt/model.tar.gz
 
-The archive holds what prediction needs: the dataset reader and the model of the config, the vocabulary and the
-weights. Matrices are stored in half precision with `--mantissa-bits` of their 10 bits of mantissa; the rest are
+The archive holds what prediction and evaluation need: dataset reader, data loader and model of the config, the
+vocabulary and the weights. Matrices are stored in half precision with `--mantissa-bits` of their 10 bits of mantissa; the rest are
 zeros, which gzip removes. AllenNLP loads them as any others, into parameters of single precision.
 """
 
@@ -33,9 +33,12 @@ def main() -> None:
     parser.add_argument("archive", help="the archive or the serialization directory of a finished run")
     parser.add_argument("output", type=Path, help="the archive to write")
     parser.add_argument("--weights-file", help="other weights than those of the best epoch")
+    parser.add_argument(
+        "-o", "--overrides", default="", help="JSON that overrides the config, as of `allennlp evaluate`"
+    )
     parser.add_argument("--mantissa-bits", type=int, default=4, choices=range(1, 11), help="precision of the matrices")
     arguments = parser.parse_args()
-    archive = load_archive(arguments.archive, weights_file=arguments.weights_file)
+    archive = load_archive(arguments.archive, weights_file=arguments.weights_file, overrides=arguments.overrides)
     config = archive.config.as_dict(quiet=True)
     weights = {name: _shrunk(tensor, arguments.mantissa_bits) for name, tensor in archive.model.state_dict().items()}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +46,9 @@ def main() -> None:
         vocabulary = Path(folder) / "vocabulary"
         archive.model.vocab.save_to_files(str(vocabulary))
         model = upgraded_config(config["model"], arguments.archive)
-        kept = _without(_TRAINING_KEYS, {"dataset_reader": config["dataset_reader"], "model": model})
+        loader = config.get("validation_data_loader", config["data_loader"])
+        kept = {"dataset_reader": config["dataset_reader"], "data_loader": loader, "model": model}
+        kept = _without(_TRAINING_KEYS, kept)
         files = {"config.json": json.dumps(kept, indent=2).encode(), "weights.th": _saved(weights)}
         files.update({f"vocabulary/{path.name}": path.read_bytes() for path in sorted(vocabulary.glob("*.txt"))})
     with written_atomically(str(arguments.output)) as part, open(part, "wb") as raw:

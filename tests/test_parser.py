@@ -2,7 +2,9 @@
 
 import configparser
 import importlib
+import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -184,3 +186,21 @@ def test_spacy_finds_the_component():
     name, _, factory = setup["options.entry_points"]["spacy_factories"].strip().partition(" = ")
     module, _, function = factory.partition(":")
     assert name == "spigot_parser" and importlib.import_module(module).__dict__[function] is make_spigot_parser
+
+
+def test_packing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parser: Parser):
+    script = str(PROJECT_ROOT / "scripts" / "pack_parser.py")
+    packed = [tmp_path / name for name in ("full.tar.gz", "small.tar.gz", "again.tar.gz")]
+    for path, bits in zip(packed, (10, 3, 3)):
+        monkeypatch.setattr(sys, "argv", [script, str(ARCHIVE), str(path), "--mantissa-bits", str(bits)])
+        runpy.run_path(script, run_name="__main__")
+    full, small, again = (path.read_bytes() for path in packed)
+    assert len(small) < 0.9 * len(full) and small == again
+    words = ["The", "company", "tried", "to", "buy", "shares", "."]
+    assert spigot_allennlp.load(packed[0]).parse_words([words]) == parser.parse_words([words])
+    before, after = (load_archive(path).model.state_dict() for path in (ARCHIVE, packed[1]))
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        # Half a step of three bits, relative to the value; the smallest numbers of half precision are coarser.
+        assert after[name].dtype == value.dtype
+        torch.testing.assert_close(after[name], value, rtol=2**-4, atol=1e-7)

@@ -22,6 +22,7 @@ FOLDER = PROJECT_ROOT / "training_configs"
 TASKS = ["syntactic_then_semantic", "sentiment", "entailment", "semantic_then_sentiment"]
 FILES = {
     "syntactic_then_semantic": FIXTURES / "graphs" / "dev.conllu",
+    "universal_dependencies": FIXTURES / "graphs" / "dev.conllu",
     "entailment": FIXTURES / "snli" / "dev.jsonl",
     "sentiment": FIXTURES / "sst" / "dev.txt",
     "semantic_then_sentiment": FIXTURES / "sst" / "dev.txt",
@@ -73,7 +74,7 @@ def embedding(model: Model, name: str = "tokens") -> torch.nn.Module:
     return getattr(embedders[-1], f"token_embedder_{name}")
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [*TASKS, "universal_dependencies"])
 def test_a_transformer(task: str):
     built = Built(task, "transformer")
     inputs: List[torch.Tensor] = []
