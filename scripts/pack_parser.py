@@ -4,8 +4,8 @@ Makes of a trained parser the small archive that ships with the package:
     python scripts/pack_parser.py runs/en_ewt/model.tar.gz spigot_allennlp/pretrained/en_ewt/model.tar.gz
 
 The archive holds what prediction and evaluation need: dataset reader, data loader and model of the config, the
-vocabulary and the weights. Matrices are stored in half precision with `--mantissa-bits` of their 10 bits of mantissa; the rest are
-zeros, which gzip removes. AllenNLP loads them as any others, into parameters of single precision.
+vocabulary and the weights. Matrices are stored in half precision with `--mantissa-bits` of their 10 bits of mantissa;
+the rest are zeros, which gzip removes. AllenNLP loads them as any others, into parameters of single precision.
 """
 
 import argparse
