@@ -27,6 +27,9 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .1rem .45rem; text-align: right; border: 1px solid #ddd }
 th { font-weight: 600; background: #f5f5f5 }
 thead th:first-child, tbody th { text-align: left }
+.upright { font-size: .8125rem }
+.upright :is(th, td) { padding: .1rem .3rem }
+.upright thead th:not(:first-child) { writing-mode: vertical-rl; text-align: left }
 .legend { display: flex; flex-wrap: wrap; gap: .25rem 1.5rem; align-items: center }
 .legend svg { vertical-align: middle }
 .right { color: #333 } .wrong { color: #b04a00; font-weight: 600 }
@@ -93,7 +96,10 @@ def sentence_section(number: int, predicted: Analysis, gold: Optional[Analysis],
 
 
 def table(
-    header: Sequence[str], rows: Iterable[Sequence[Any]], shades: Optional[Sequence[Sequence[float]]] = None
+    header: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    shades: Optional[Sequence[Sequence[float]]] = None,
+    upright: bool = False,
 ) -> str:
     """
     # Parameters
@@ -103,6 +109,8 @@ def table(
         The first of each is its name; floats are rounded.
     shades : `Sequence[Sequence[float]]`, optional (default = `None`)
         How dark the cells behind the names are, from 0 to 1.
+    upright : `bool`, optional (default = `False`)
+        Whether the names of the columns stand upright, so that many columns fit beside each other.
     """
     lines = ["<thead><tr>", *(f'<th scope="col">{escape(name)}</th>' for name in header), "</tr></thead><tbody>"]
     for number, (name, *values) in enumerate(rows):
@@ -113,7 +121,8 @@ def table(
             text = f"{value:.4f}" if isinstance(value, float) else str(value)
             cells.append(f"<td{style}>{escape(text)}</td>")
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    return f'<div class="scroll"><table>{"".join(lines)}</tbody></table></div>'
+    style = ' class="upright"' if upright else ""
+    return f'<div class="scroll"><table{style}>{"".join(lines)}</tbody></table></div>'
 
 
 def _label_line(predicted: Analysis, gold: Optional[str]) -> str:

@@ -150,7 +150,7 @@ def confusion_table(counts: Pairs) -> str:
     # A row's cells are shaded by their share of it, less dark than their text.
     shades = [[0.6 * count / max(sum(row), 1) for count in row] + [0] for row in cells]
     shades.append([0] * (len(names) + 1))
-    return table(["gold \\ predicted", *names, "recall"], rows, shades)
+    return table(["gold \\ predicted", *names, "recall"], rows, shades, upright=True)
 
 
 def tree_statistics(pairs: Sequence[Pair]) -> Optional[tuple[list[str], list[list[Any]]]]:

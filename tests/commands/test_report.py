@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -16,7 +17,9 @@ from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
 
 from spigot_allennlp.commands.report import write_report
+from spigot_allennlp.visualization import page as sentence_page
 from spigot_allennlp.visualization import read_predictions, sentence_section
+from spigot_allennlp.visualization.report import confusion_table
 from tests.conftest import FIXTURES, PROJECT_ROOT
 from tests.training.small import configuration, write_corpus
 
@@ -24,7 +27,8 @@ PARSER = FIXTURES / "models" / "syntactic_parser.tar.gz"
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 # What a browser makes of a page, in each of its views; the page itself runs no scripts.
-HARNESS = """<!DOCTYPE html><meta charset="utf-8"><iframe id="page" srcdoc="{page}" width="900" height="700"></iframe>
+HARNESS = """<!DOCTYPE html><meta charset="utf-8">
+<iframe id="page" srcdoc="{page}" width="{width}" height="700"></iframe>
 <pre id="found"></pre><script>
 document.getElementById("page").onload = event => {{
   const inner = event.target.contentDocument;
@@ -38,6 +42,8 @@ document.getElementById("page").onload = event => {{
     }}
   }}
   const wide = [...inner.querySelectorAll(".sentence .scroll")];
+  const tables = [...inner.querySelectorAll(".scroll:has(table)")];
+  found.cut = tables.filter(element => element.scrollWidth > element.clientWidth).length;
   found.scrolls = wide.filter(element => element.scrollWidth > element.clientWidth).length;
   document.getElementById("found").textContent = JSON.stringify(found);
 }};
@@ -134,16 +140,9 @@ def test_of_classes(tmp_path):
     assert "&lt;film&gt;" in page and "<input" not in page
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")
-def test_in_a_browser(graph_parser, tmp_path):
-    write_report(str(graph_parser["archive"]), str(graph_parser["corpus"]), str(tmp_path / "report.html"))
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    # Wider than the window, with words that would be scripts if they were not escaped.
-    wide = {"words": ["<script>console.log(1)</script>"] * 40, "heads": [2, *range(39)]}
-    section = tmp_path / "wide.jsonl"
-    section.write_text(json.dumps(wide) + "\n")
-    page = page.replace("</main>", sentence_section(99, read_predictions(str(section))[0], None) + "</main>")
-    (tmp_path / "harness.html").write_text(HARNESS.format(page=html.escape(page)), encoding="utf-8")
+def seen_in_a_browser(page: str, tmp_path: Path, width: int) -> Dict[str, Any]:
+    """What HARNESS finds in a window of that width."""
+    (tmp_path / "harness.html").write_text(HARNESS.format(page=html.escape(page), width=width), encoding="utf-8")
     flags = [
         *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
         *("--disable-background-networking", "--disable-component-update", "--enable-logging=stderr"),
@@ -153,7 +152,19 @@ def test_in_a_browser(graph_parser, tmp_path):
         [BROWSER, *flags, (tmp_path / "harness.html").as_uri()], capture_output=True, text=True, timeout=120
     )
     assert "CONSOLE" not in done.stderr
-    found = json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', done.stdout)[1]))
+    return json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', done.stdout)[1]))
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")
+def test_in_a_browser(graph_parser, tmp_path):
+    write_report(str(graph_parser["archive"]), str(graph_parser["corpus"]), str(tmp_path / "report.html"))
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    # Wider than the window, with words that would be scripts if they were not escaped.
+    wide = {"words": ["<script>console.log(1)</script>"] * 40, "heads": [2, *range(39)]}
+    section = tmp_path / "wide.jsonl"
+    section.write_text(json.dumps(wide) + "\n")
+    page = page.replace("</main>", sentence_section(99, read_predictions(str(section))[0], None) + "</main>")
+    found = seen_in_a_browser(page, tmp_path, width=900)
     assert found["overflow"] == 0
     assert found["scrolls"] >= 1
     arcs = {status: count(page, status) for status in ("correct", "mislabelled", "spurious", "missed")}
@@ -190,3 +201,13 @@ def test_a_message_instead_of_a_traceback(gold, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["allennlp", *arguments])
     with pytest.raises(SystemExit, match="^error: --num-worst is -1; valid: an integer >= 0"):
         main()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")
+def test_a_confusion_table_is_not_cut(tmp_path):
+    labels = ["advcl:relcl:as_well_as", "conj:and>nsubj:pass", "nmod:in_front_of", *(f"nsubj:{n}" for n in range(17))]
+    counts = Counter({(gold, predicted): 9999 for gold in [*labels, None] for predicted in labels})
+    page = sentence_page("report", [confusion_table(counts)], with_gold=True)
+    found = seen_in_a_browser(page, tmp_path, width=1280)
+    assert page.count('<th scope="col">') == 1 + 15 + 2 + 1
+    assert found["cut"] == found["overflow"] == 0

@@ -28,7 +28,7 @@ def unreached(tops: List[int], arcs: List[Dict[str, Any]], length: int) -> int:
 
 
 # What draws arcs: from none at all to nearly all.
-@pytest.mark.parametrize("bias", [-30.0, -3.0, 0.0, 3.0])
+@pytest.mark.parametrize("bias", [-1e4, 0.0, 3.0])
 @pytest.mark.parametrize("loss", ["cross_entropy", "hinge"])
 def test_every_word_is_reached(corpus, loss, bias):
     counts = {}
@@ -45,7 +45,7 @@ def test_every_word_is_reached(corpus, loss, bias):
             assert not connected or (tops and unreached(tops, arcs, length) == 0)
         counts[connected] = sum(unreached(*sentence) > 0 for sentence in sentences)
     assert counts[True] == 0
-    assert counts[False] > 0 or bias >= 0
+    assert counts[False] == 8 or bias >= 0
 
 
 @pytest.mark.parametrize("key", CONSTRAINTS)
