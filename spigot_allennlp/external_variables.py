@@ -27,6 +27,12 @@ DEFAULTS = {
 }
 
 
+# Files of trees, with blanks between them: those of the fixtures, unless the data are others.
+_COMPANION = "fixtures/graphs/train.cpn fixtures/graphs/dev.cpn"
+
+
 def set_defaults() -> None:
+    own_data = "SPIGOT_SDP_TRAIN_DATA" in os.environ or "SPIGOT_SDP_VALIDATION_DATA" in os.environ
+    os.environ.setdefault("SPIGOT_SDP_COMPANION", "" if own_data else _COMPANION)
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)

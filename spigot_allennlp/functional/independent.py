@@ -12,6 +12,8 @@ import torch
 
 
 def _log_normalizer(scores: torch.Tensor, legal: torch.Tensor) -> torch.Tensor:
+    if not scores.size(-1):
+        return scores.sum(-1)
     # A row that is empty sums over one made-up option of score 0, so that it adds 0 and no gradient is NaN.
     empty = ~legal.any(dim=-1, keepdim=True)
     return scores.masked_fill(~legal, -torch.inf).masked_fill(empty, 0.0).logsumexp(-1) - torch.where(

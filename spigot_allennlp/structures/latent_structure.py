@@ -115,6 +115,8 @@ class LatentStructure(Registrable):
         broken deterministically. Carries no gradient.
         """
         checked, mask, forbidding = self._check(scores.detach(), mask, LARGEST_TOTAL)
+        if not checked.numel():
+            return torch.zeros_like(scores)
         parts = self._argmax(checked, mask)
         if forbidding:
             self._check_feasible(self._total(parts, checked, mask))
@@ -158,6 +160,8 @@ class LatentStructure(Registrable):
         """
         self._check_count("num_samples", num_samples)
         checked, mask, forbidding = self._check(scores.detach(), mask)
+        if not checked.numel():
+            return scores.new_zeros(num_samples, *scores.shape)
         if forbidding:
             self._check_feasible(self._log_partition(checked, mask))
         return self._sample(checked, mask, num_samples).to(scores.dtype)
@@ -169,6 +173,11 @@ class LatentStructure(Registrable):
         """
         self._check_count("k", k)
         checked, mask, _ = self._check(scores, mask, LARGEST_TOTAL)
+        if not checked.numel():
+            # The empty structure, once.
+            totals = scores.new_full((len(scores), k), -torch.inf)
+            totals[:, 0] = 0.0
+            return scores.new_zeros(len(scores), k, *scores.shape[1:]), totals
         parts, totals = self._top_k(checked.detach(), mask, k)
         self._check_feasible(totals[:, 0])
         differentiable = self._score(parts.transpose(0, 1), checked).t()

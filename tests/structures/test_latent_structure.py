@@ -85,3 +85,14 @@ def test_structures_are_stateless():
         if structure_class in (ProjectiveTree, NonprojectiveTree, SingleHead, ArcGraph):
             structure.marginals(torch.randn(1, 4, 4), torch.ones(1, 4, dtype=torch.bool))
             assert vars(structure) == before
+
+
+@pytest.mark.parametrize("name, dimensions", [("categorical", 1), ("single_head", 2), ("arc_graph", 2)])
+def test_instances_without_parts_have_the_empty_structure(name, dimensions):
+    structure = LatentStructure.by_name(name)()
+    scores, mask = torch.zeros(2, *[0] * dimensions), torch.ones(2, 0, dtype=torch.bool)
+    assert structure.argmax(scores, mask).shape == scores.shape
+    assert structure.sample(scores, mask, 3).shape == (3, *scores.shape)
+    parts, totals = structure.top_k(scores, mask, 2)
+    assert parts.shape == (2, 2, *scores.shape[1:]) and totals.tolist() == [[0.0, -torch.inf]] * 2
+    assert structure.log_partition(scores, mask).tolist() == [0.0, 0.0]
