@@ -171,7 +171,8 @@ def total_ratio(one: Experiment, other: Experiment) -> float:
 
 def read_config(name: str, data: str) -> Params:
     values = {"SPIGOT_TRAIN_DATA": data, "SPIGOT_VALIDATION_DATA": data, "SPIGOT_SEED": "13370"}
-    return Params.from_file(str(ROOT / "training_configs/treebank" / f"{name}.jsonnet"), ext_vars=values)
+    config = {"pipeline": "joint_pipeline"}.get(name, name)
+    return Params.from_file(str(ROOT / "training_configs/treebank" / f"{config}.jsonnet"), ext_vars=values)
 
 
 def paired_ratio(one: Experiment, other: Experiment, clock: str = "step") -> float:

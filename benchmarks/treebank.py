@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PARSER = "syntactic_parser"
 EXPERIMENTS = {
     "no_syntax": "no tree",
-    "pipeline": "predicted tree, joint training, no gradient through it",
-    "pipeline_pretrained": "predicted tree, parser trained before and frozen",
+    "joint_pipeline": "predicted tree, shared encoder, joint training, no gradient through it",
+    "modular_pipeline": "predicted tree, parser trained before and frozen",
     "ste": "straight-through",
     "spigot": "SPIGOT",
     "marginals": "structured attention",

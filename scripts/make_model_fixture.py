@@ -1,9 +1,9 @@
 """
 Makes the small, pre-trained parsers in `fixtures/models`, which configs load by default: `syntactic_parser.tar.gz`
-(`training_configs/*/pipeline_pretrained.jsonnet`) and `semantic_parser.tar.gz`
-(`training_configs/semantic_then_sentiment`).
+(`training_configs/*/modular_pipeline.jsonnet`), `semantic_parser.tar.gz`
+(`training_configs/semantic_then_sentiment`) and `pruners.tar.gz` (`syntactic_then_semantic/peng_2018.jsonnet`).
 
-    python scripts/make_model_fixture.py [syntactic_parser] [semantic_parser]
+    python scripts/make_model_fixture.py [syntactic_parser] [semantic_parser] [pruners]
 
 They are kept in the repository, instead of being made where they are needed, so that the tests also say whether
 archives of earlier versions can still be loaded.
@@ -36,6 +36,18 @@ CONFIGS = {
   },
   data_loader+: { batch_sampler+: { batch_size: 16 } },
   trainer+: { optimizer+: { lr: 1e-2 }, num_epochs: 15 },
+}
+""",
+    "pruners": """
+local peng = import 'training_configs/syntactic_then_semantic/peng_2018.libsonnet';
+local encoder = peng.encoder(hidden_size=6, num_layers=1, feature_dim=4);
+local heads = { arc_scorer: { type: 'mlp', hidden_dim: 6 }, label_dim: 2 };
+(import 'training_configs/syntactic_then_semantic/peng_2018_pruners.jsonnet') {
+  model+: encoder {
+    syntactic_parser+: encoder { syntactic_head+: heads },
+    graph_head: heads,
+  },
+  trainer+: { optimizer+: { lr: 1e-2 } },
 }
 """,
     "semantic_parser": """

@@ -22,6 +22,7 @@ DEFAULTS = {
     "SPIGOT_NUM_CLUSTERS": "3",
     "SPIGOT_PARSER_ARCHIVE": "fixtures/models/syntactic_parser.tar.gz",
     "SPIGOT_SEMANTIC_PARSER_ARCHIVE": "fixtures/models/semantic_parser.tar.gz",
+    "SPIGOT_PRUNERS_ARCHIVE": "fixtures/models/pruners.tar.gz",
     "SPIGOT_TRANSFORMER": "bert-base-uncased",
     "SPIGOT_SEED": "13370",
 }

@@ -22,9 +22,18 @@ FOLDER = PROJECT_ROOT / "training_configs"
 # A transformer is no part of the package: tests/models/test_pretrained_input.py.
 CONFIGS = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.jsonnet") if path.stem != "transformer")
 # Their readers and loaders are several; tests/models/test_two_corpora.py trains them.
-TWO_CORPORA = {f"syntactic_then_semantic/{name}.jsonnet" for name in ("two_corpora", "peng_2018")}
+TWO_CORPORA = {f"syntactic_then_semantic/{name}.jsonnet" for name in ("two_corpora", "peng_2018", "peng_2018_pruners")}
 SYNTACTIC_THEN_SEMANTIC = {
-    *("no_syntax", "pipeline", "pipeline_pretrained", "spigot", "ste", "marginals", "gold_syntax", "syntactic_parser"),
+    *(
+        "no_syntax",
+        "joint_pipeline",
+        "modular_pipeline",
+        "spigot",
+        "ste",
+        "marginals",
+        "gold_syntax",
+        "syntactic_parser",
+    ),
 }
 
 

@@ -188,9 +188,11 @@ def check_tree_pruner(vocab: Vocabulary, pruner: Optional[ArcPruner]) -> None:
     key = "syntactic_head.pruner"
     if pruner is None:
         return
+    # One archive has the pruners of both, of the graph and of the tree.
+    pruner.model = getattr(pruner.model, "syntactic_parser", None) or pruner.model
     if not isinstance(pruner.model, SyntacticParser):
         raise ConfigurationError(
             f"the model of {key} is a {type(pruner.model).__name__}; valid: 'from_archive' with the archive of a "
-            "'syntactic_parser'"
+            "'syntactic_parser', or of a 'syntactic_then_semantic' that has one"
         )
     check_vocabulary(vocab, pruner.model.vocab, key)

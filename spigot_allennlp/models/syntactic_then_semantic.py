@@ -21,7 +21,6 @@ from spigot_allennlp.models.vocabularies import check_vocabulary
 from spigot_allennlp.modules import (
     ConstantWeight,
     GraphHead,
-    HeadComposer,
     ParserHead,
     Relations,
     TextEncoder,
@@ -127,12 +126,12 @@ class SyntacticThenSemantic(KeepsArchives, LatentStructureModel):
         if not isinstance(syntactic_loss_weight, WeightSchedule):
             syntactic_loss_weight = ConstantWeight(syntactic_loss_weight)
         self.syntactic_loss_weight = syntactic_loss_weight
-        self.composer = HeadComposer(dim)
+        # By a name of its own: AllenNLP would hand `dropout` on to the arc scorer, where a config has its own.
+        self.graph_head = graph_head.construct(vocab=vocab, input_dim=dim, label_dropout=dropout)
+        self.composer = self.graph_head.composer()
         if syntax == "none":
             # Not in use; distributed training would wait for its gradient.
             self.composer.of_head.requires_grad_(False)
-        # By a name of its own: AllenNLP would hand `dropout` on to the arc scorer, where a config has its own.
-        self.graph_head = graph_head.construct(vocab=vocab, input_dim=dim, label_dropout=dropout)
         self._check_graph_pruner()
         self._graph_f1 = DependencyGraphF1()
         self._enhanced_scores = EnhancedDependencyScores()
@@ -213,7 +212,7 @@ class SyntacticThenSemantic(KeepsArchives, LatentStructureModel):
         gold_heads = None if head_indices is None else with_root(head_indices, -1, words)
         gold_relations = None if head_tags is None else with_root(head_tags, -1, words)
         gold_graph = None if arc_tags is None else Relations.gold_graph(arc_tags, tops, words)
-        self.graph_head.observe(gold_graph)
+        self.graph_head.observe(tokens, gold_graph)
         heads, relations, syntactic_loss, tree, pruned = None, None, None, None, None
         if gold_graph is not None or not self.training:
             pruned = self.graph_head.prune(tokens, gold_graph)
@@ -384,6 +383,5 @@ class SyntacticThenSemantic(KeepsArchives, LatentStructureModel):
                 metrics.update(pruner.get_metrics(reset, prefix="syntactic_"))
             if self.training:
                 metrics.update(self._diagnostics.get_metric(reset))
-        if self.graph_head.pruner is not None:
-            metrics.update(self.graph_head.pruner.get_metrics(reset))
+        metrics.update(self.graph_head.get_metrics(reset))
         return metrics

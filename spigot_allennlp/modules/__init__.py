@@ -14,8 +14,10 @@ from spigot_allennlp.modules.graph_head import GraphHead
 from spigot_allennlp.modules.graph_loss import CrossEntropyGraphLoss, GraphLoss, HingeGraphLoss
 from spigot_allennlp.modules.head_composer import HeadComposer
 from spigot_allennlp.modules.mlp_arc_scorer import MlpArcScorer
+from spigot_allennlp.modules.mlp_graph_head import MlpGraphHead
 from spigot_allennlp.modules.padded_lstm import PaddedLstm
 from spigot_allennlp.modules.parser_head import ParserHead
+from spigot_allennlp.modules.pos_pairs import PosPairs
 from spigot_allennlp.modules.predicate_scorer import PredicateScorer
 from spigot_allennlp.modules.relations import Relations
 from spigot_allennlp.modules.root import RootSentinel
@@ -54,9 +56,11 @@ __all__ = [
     "HingeTreeLoss",
     "LinearWeight",
     "MlpArcScorer",
+    "MlpGraphHead",
     "PaddedLstm",
     "ParserHead",
     "PerturbedTreeLoss",
+    "PosPairs",
     "PredicateScorer",
     "Relations",
     "RootSentinel",

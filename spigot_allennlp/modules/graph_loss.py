@@ -1,4 +1,4 @@
-from typing import NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional, Tuple, Union
 
 import torch
 from allennlp.common import Registrable
@@ -6,6 +6,7 @@ from allennlp.common import Registrable
 from spigot_allennlp.functional.labeled_graphs import best_graph
 from spigot_allennlp.modules.costs import Costs
 from spigot_allennlp.modules.relations import Relations
+from spigot_allennlp.modules.weight_schedule import WeightSchedule
 
 
 class GraphScores(NamedTuple):
@@ -29,12 +30,18 @@ class GraphScores(NamedTuple):
     labels: Optional[torch.Tensor] = None
     predicates: Optional[torch.Tensor] = None
 
-    def without(self, arcs: torch.Tensor) -> "GraphScores":
-        """The same, with `arcs`, boolean `(batch, dependents, heads)`, impossible."""
-        return self._replace(possible=self.possible & ~arcs)
+    def without(self, arcs: torch.Tensor, labels: Optional[torch.Tensor] = None) -> "GraphScores":
+        """
+        The same with impossible `arcs` and, where labels are scored, `labels`: boolean `(batch, dependents, heads)` and
+        `(batch, dependents, heads, labels)`.
+        """
+        scores = self._replace(possible=self.possible & ~arcs)
+        if labels is None or self.labels is None:
+            return scores
+        return scores._replace(labels=self.labels.masked_fill(labels, -torch.inf))
 
 
-class GraphLoss(Registrable):
+class GraphLoss(torch.nn.Module, Registrable):
     """
     The supervised loss of a labelled graph, and with it what the scores mean.
     """
@@ -73,7 +80,7 @@ class GraphLoss(Registrable):
     def _of_labels(self, labels: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
-    def __call__(
+    def forward(
         self,
         scores: GraphScores,
         gold: torch.Tensor,
@@ -112,7 +119,7 @@ class CrossEntropyGraphLoss(GraphLoss):
         # The arc's score decides on the arc: the best label adds nothing, another one its log-odds against it.
         return labels - labels.max(-1, keepdim=True).values
 
-    def __call__(
+    def forward(
         self,
         scores: GraphScores,
         gold: torch.Tensor,
@@ -144,8 +151,12 @@ class HingeGraphLoss(GraphLoss):
 
     # Parameters
 
-    false_positive_cost : `float`, optional (default = `0.4`)
+    false_positive_cost : `Union[float, WeightSchedule]`, optional (default = `0.4`)
+        Cost of an arc too many. Almost all of a sentence's arcs are absent, and at first each of them is pushed away by
+        this cost, so that learning starts slowly where updates are few: a low cost, or one that rises over the first
+        training steps, `{type: 'linear', start: 0, end: 0.4, num_steps: 1000}`, or a pruner, helps.
     false_negative_cost : `float`, optional (default = `0.6`)
+        Cost of an arc too few.
 
     # Errors
 
@@ -154,13 +165,26 @@ class HingeGraphLoss(GraphLoss):
 
     joint = True
 
-    def __init__(self, false_positive_cost: float = 0.4, false_negative_cost: float = 0.6) -> None:
-        self.costs = Costs(false_positive_cost, false_negative_cost)
+    def __init__(
+        self, false_positive_cost: Union[float, WeightSchedule] = 0.4, false_negative_cost: float = 0.6
+    ) -> None:
+        super().__init__()
+        self.false_positive_cost = false_positive_cost
+        self.false_negative_cost = false_negative_cost
+        scheduled = isinstance(false_positive_cost, WeightSchedule)
+        # Bad costs are refused when the model is built.
+        Costs(0.0 if scheduled else false_positive_cost, false_negative_cost)
+
+    def _costs(self) -> Costs:
+        false_positive = self.false_positive_cost
+        if isinstance(false_positive, WeightSchedule):
+            false_positive = float(false_positive())
+        return Costs(false_positive, self.false_negative_cost)
 
     def _of_labels(self, labels: torch.Tensor) -> torch.Tensor:
         return labels
 
-    def __call__(
+    def forward(
         self,
         scores: GraphScores,
         gold: torch.Tensor,
@@ -176,7 +200,8 @@ class HingeGraphLoss(GraphLoss):
         gold_parts = label.unsqueeze(-1) == labels
         # Of an unknown label nothing is learned: the arc has the one that the model holds best, or none.
         labeled = labeled.masked_fill(unknown.unsqueeze(-1) & ~gold_parts, -torch.inf)
-        augmented = self.costs.augment(labeled.detach(), gold_parts)
+        costs = self._costs()
+        augmented = costs.augment(labeled.detach(), gold_parts)
         predicates = scores.predicates
         best = best_graph(augmented, None if predicates is None else predicates.detach(), deterministic)
         best_parts = best.labels.unsqueeze(-1) == labels
@@ -185,7 +210,7 @@ class HingeGraphLoss(GraphLoss):
         if predicates is not None:
             margin = margin + _difference(predicates, best.predicates, (gold >= 0).any(1))
         # Gold graphs that break a constraint, too, are among those that the maximum is over.
-        return (margin + self.costs.between(best_parts, gold_parts).to(margin.dtype)).clamp(min=0.0)
+        return (margin + costs.between(best_parts, gold_parts).to(margin.dtype)).clamp(min=0.0)
 
 
 def _binary_cross_entropy(scores: torch.Tensor, gold: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 from typing import Optional
 
 import torch
+from allennlp.nn import Activation
 
 
 class HeadComposer(torch.nn.Module):
@@ -13,10 +14,13 @@ class HeadComposer(torch.nn.Module):
 
     input_dim : `int`
     output_dim : `int`, optional (default = `input_dim`)
+    activation : `Activation`, optional (default = ELU)
+        Function of the composed states.
     """
 
-    def __init__(self, input_dim: int, output_dim: int = None) -> None:
+    def __init__(self, input_dim: int, output_dim: int = None, activation: Activation = None) -> None:
         super().__init__()
+        self.activation = activation or Activation.by_name("elu")()
         output_dim = output_dim or input_dim
         self.own = torch.nn.Linear(input_dim, output_dim)
         self.of_head = torch.nn.Linear(input_dim, output_dim, bias=False)
@@ -38,4 +42,4 @@ class HeadComposer(torch.nn.Module):
         composed = self.own(states)
         if arcs is not None:
             composed = composed + torch.bmm(arcs.to(composed.dtype), self.of_head(states))
-        return torch.nn.functional.elu(composed)
+        return self.activation(composed)

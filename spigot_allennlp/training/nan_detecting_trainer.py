@@ -7,7 +7,7 @@ import torch
 from allennlp.data import TensorDict
 from allennlp.models import Model
 
-from spigot_allennlp.modules import DeterministicRoles
+from spigot_allennlp.modules import DeterministicRoles, PosPairs
 from spigot_allennlp.training.grouped_norms import GroupedNormTrainer
 
 
@@ -82,9 +82,10 @@ def _first_output(model: Model, batch: TensorDict) -> Optional[_Found]:
                 found.append(first._replace(name=f"the output of {name or 'the model'} ({type(module).__name__})"))
 
     hooks = [module.register_forward_hook(partial(watch, name)) for name, module in model.named_modules()]
-    roles = [module for module in model.modules() if isinstance(module, DeterministicRoles) and module.training]
+    observers = (DeterministicRoles, PosPairs)
+    observing = [module for module in model.modules() if isinstance(module, observers) and module.training]
     # They would wait for the other workers, which do not run this batch again.
-    for module in roles:
+    for module in observing:
         module.eval()
     try:
         model(**batch)
@@ -94,7 +95,7 @@ def _first_output(model: Model, batch: TensorDict) -> Optional[_Found]:
     finally:
         for hook in hooks:
             hook.remove()
-        for module in roles:
+        for module in observing:
             module.train()
     return found[0] if found else None
 

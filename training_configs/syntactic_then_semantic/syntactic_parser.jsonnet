@@ -1,4 +1,4 @@
-// The syntactic parser alone, to be loaded by pipeline_pretrained.jsonnet.
+// The syntactic parser alone, to be loaded by modular_pipeline.jsonnet.
 (import 'data.libsonnet') {
   model: (import 'encoder.libsonnet') {
     type: 'syntactic_parser',

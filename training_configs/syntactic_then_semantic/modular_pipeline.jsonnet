@@ -1,4 +1,5 @@
-// A frozen parser from an archive (of syntactic_parser.jsonnet), then the graph.
+// The modular pipeline, the baseline of Peng et al. (2018): a parser with an encoder of its own, trained apart
+// (syntactic_parser.jsonnet) and frozen, then the graph.
 (import 'parser.libsonnet') {
   local archive = std.extVar('SPIGOT_PARSER_ARCHIVE'),
   // The parser's vocabulary comes first, so that its embeddings keep their meaning.

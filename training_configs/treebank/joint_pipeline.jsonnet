@@ -1,0 +1,1 @@
+(import '../syntactic_then_semantic/joint_pipeline.jsonnet') + (import 'size.libsonnet')

@@ -1,0 +1,1 @@
+(import '../syntactic_then_semantic/modular_pipeline.jsonnet') + (import 'size.libsonnet')

@@ -1,1 +1,0 @@
-(import '../syntactic_then_semantic/pipeline.jsonnet') + (import 'size.libsonnet')

@@ -1,1 +1,0 @@
-(import '../syntactic_then_semantic/pipeline_pretrained.jsonnet') + (import 'size.libsonnet')
