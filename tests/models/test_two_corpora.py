@@ -120,6 +120,7 @@ def clipped(model: Any, norms: Any, batch: Dict[str, Any]) -> float:
     return torch.stack(gradients).norm().item()
 
 
+@pytest.mark.slow
 def test_the_parser_learns_as_much_from_a_graph_as_from_a_tree(monkeypatch):
     """The published recipe: a clip for each parser. With one for both, the surrogate is a fraction of it."""
     monkeypatch.chdir(FIXTURES.parent)
@@ -130,7 +131,7 @@ def test_the_parser_learns_as_much_from_a_graph_as_from_a_tree(monkeypatch):
     readers = config["dataset_reader"]["readers"]
     paths = config["train_data_path"]
     trees, graphs = (
-        list(DatasetReader.from_params(readers[name], max_instances=25).read(paths[name]))
+        list(DatasetReader.from_params(readers[name], max_instances=85).read(paths[name]))
         for name in ("syntax", "semantics")
     )
     vocab = Vocabulary.from_params(config["vocabulary"], instances=[*trees, *graphs])
@@ -138,14 +139,15 @@ def test_the_parser_learns_as_much_from_a_graph_as_from_a_tree(monkeypatch):
     model = Model.from_params(config["model"], vocab=vocab)
     # From scratch the graph's loss does not reach the tree yet.
     optimizer = torch.optim.Adam([parameter for parameter in model.parameters() if parameter.requires_grad], 1e-3)
-    for pair in zip(trees, graphs):
+    for pair in zip(trees[25:], graphs[25:]):
         for instance in pair:
             clipped(model, norms, Parser(model, [instance]).batch())
             optimizer.step()
     medians = {}
     for name, limits in (("two clips", norms), ("one clip", {"default": 1.0})):
         for kind, instances in (("tree", trees), ("graph", graphs)):
-            steps = [clipped(model, limits, Parser(model, [instance]).batch()) for instance in instances]
+            batches = [Parser(model, [instance]).batch() for instance in instances[:25]]
+            steps = [clipped(model, limits, batch) for batch in batches]
             medians[name, kind] = statistics.median(steps)
     assert medians["two clips", "graph"] / medians["two clips", "tree"] == pytest.approx(1.0, abs=0.1)
     assert medians["one clip", "graph"] / medians["one clip", "tree"] < 0.5
