@@ -166,6 +166,40 @@ def _inside_outside(graph, scores, directions, goals, log_partition, results, st
                     store(result, part, 0, load(result, part, 0) + change)
 
 
+@lane_kernel
+def _argmax(graph, scores, goals, members, start, stop):
+    """`scores`: as in `_inside`. `members`: output, given as false, `(batch, parts + 1)`."""
+    num_nodes = len(graph.firsts) - 1
+    # Edges are whole numbers, which floats hold.
+    values, origins = np.empty((num_nodes, 1, _LANES)), np.empty((num_nodes, 1, _LANES))
+    stack = np.empty(num_nodes + 1, np.int64)
+    store(values, 0, 0, splat(values, 0.0))
+    for block in range(start, stop):
+        block_scores = scores[block]
+        for node in range(1, goals[block].max() + 1):
+            best = splat(values, -np.inf)
+            origin = splat(values, 0.0)
+            for edge in range(graph.firsts[node], graph.firsts[node + 1]):
+                value = load(values, graph.tails[edge, 0], 0) + load(values, graph.tails[edge, 1], 0)
+                value = value + load(block_scores, graph.parts[edge], 0)
+                origin = where_greater(value, best, splat(values, edge), origin)
+                best = where_greater(value, best, value, best)
+            store(values, node, 0, best)
+            store(origins, node, 0, origin)
+        for lane in range(min(_LANES, len(members) - block * _LANES)):
+            stack[0] = goals[block, lane]
+            size = 1
+            while size > 0:
+                size -= 1
+                node = stack[size]
+                if node > 0:
+                    edge = np.int64(origins[node, 0, lane])
+                    members[block * _LANES + lane, graph.parts[edge]] = True
+                    stack[size] = graph.tails[edge, 0]
+                    stack[size + 1] = graph.tails[edge, 1]
+                    size += 2
+
+
 @kernel
 def _top_k(graph, scores, goals, k, members, totals, start, stop):
     """
@@ -354,6 +388,22 @@ def hypergraph_marginals(scores: torch.Tensor, graph: Hypergraph, goals: np.ndar
         `(batch, parts)`; 0 where all derivations are forbidden.
     """
     return _Marginals.apply(scores, graph, goals)
+
+
+def hypergraph_argmax(scores: torch.Tensor, graph: Hypergraph, goals: np.ndarray) -> torch.Tensor:
+    """
+    The best derivation; of several, always the same one. For the parameters see `hypergraph_log_partition`; the goals
+    have to have a derivation.
+
+    # Returns
+
+    `torch.BoolTensor`
+        `(batch, parts)`. Where all derivations are forbidden, one with as few forbidden parts as possible.
+    """
+    values, goals = _in_lanes(scores), _goals_in_lanes(goals)
+    members = np.zeros((len(scores), scores.size(1) + 1), np.bool_)
+    parallel_for(lambda start, stop: _argmax(graph, values, goals, members, start, stop), len(goals))
+    return from_numpy(members, like=scores)[:, :-1]
 
 
 def hypergraph_top_k(

@@ -5,12 +5,12 @@ import torch
 
 from spigot_allennlp.functional.hypergraphs import (
     Hypergraph,
+    hypergraph_argmax,
     hypergraph_log_partition,
     hypergraph_marginals,
     hypergraph_sample,
     hypergraph_top_k,
 )
-from spigot_allennlp.functional.runtime import FORBIDDEN
 from spigot_allennlp.structures.latent_structure import LatentStructure
 
 
@@ -36,9 +36,7 @@ class Derivation(LatentStructure):
         return scores.flatten(1)
 
     def _argmax(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        # Where all structures are forbidden, one of those is the answer.
-        finite = self._flat(scores, mask).clamp(min=FORBIDDEN)
-        parts, _ = hypergraph_top_k(finite, *self._hypergraph(scores, mask), 1)
+        parts = hypergraph_argmax(self._flat(scores, mask), *self._hypergraph(scores, mask))
         return parts.reshape(scores.shape).to(scores.dtype)
 
     def _log_partition(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

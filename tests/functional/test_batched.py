@@ -213,6 +213,7 @@ HOST_ROUTES: dict[str, Callable] = {
     "chain_argmax": lambda s, m: linear_chain.chain_argmax(chain(s), m),
     "chain_top_k": lambda s, m: linear_chain.chain_top_k(chain(s), m, 2),
     "project_simplex": lambda s, m: projections.project_simplex(s),
+    "hypergraph_argmax": lambda s, m: hypergraphs.hypergraph_argmax(s.flatten(1), *OPTIONS),
     "hypergraph_log_partition": lambda s, m: hypergraphs.hypergraph_log_partition(s.flatten(1), *OPTIONS),
     "hypergraph_marginals": lambda s, m: hypergraphs.hypergraph_marginals(s.flatten(1), *OPTIONS),
     "hypergraph_sample": lambda s, m: hypergraphs.hypergraph_sample(s.flatten(1), *OPTIONS, 2),
