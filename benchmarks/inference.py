@@ -387,7 +387,7 @@ class Bar(NamedTuple):
 
 
 # shared/design/speed.md; 50 words. What is not on PyPI stands at the ratios to torch-struct and SuPar's HEAD that were
-# measured there: HEAD, whose charts are faster than those of SuPar 1.1.4, and lp-sparsemap.
+# measured there: HEAD, whose charts are faster than SuPar 1.1.4's, and lp-sparsemap.
 BAR_LENGTH = 50
 BARS = (
     Bar(ARGMAX, "torch-struct", 40),

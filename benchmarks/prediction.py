@@ -21,7 +21,7 @@ from reporting import HERE, ROOT, bars_table, machine, table, write
 
 CONFIG = ROOT / "training_configs/treebank/spigot.jsonnet"
 FIXTURES = ROOT / "fixtures/graphs"
-# Peak memory of the whole file, as a multiple of that of its quarter.
+# Peak memory of the whole file, as a multiple of its quarter's peak.
 MAX_MEMORY_RATIO = 1.05
 
 
@@ -113,7 +113,7 @@ def main() -> None:
     ratio = whole["peak_bytes"] / quarter["peak_bytes"]
     bars: List[Dict[str, Any]] = [
         {
-            "name": "peak memory of the whole file, as a multiple of that of its quarter",
+            "name": "peak memory of the whole file, as a multiple of its quarter's peak",
             "required": f"at most {MAX_MEMORY_RATIO}",
             "measured": f"{ratio:.3f}",
             "met": ratio <= MAX_MEMORY_RATIO,

@@ -165,7 +165,7 @@ class Experiment:
 
 
 def total_ratio(one: Experiment, other: Experiment) -> float:
-    """The ratio of two models' times for all batches: those of long sentences count most."""
+    """The ratio of two models' times for all batches: batches of long sentences count most."""
     return sum(step["step"] for step in one.steps) / sum(step["step"] for step in other.steps)
 
 

@@ -27,7 +27,7 @@ def _markdown(lines: list[str]) -> Iterator[str]:
             in_section = True
             yield f"**{title[1]}**"
         elif in_section and line[:1].strip() and (following.startswith("    ") or _PARAMETER.match(line)):
-            # With a line break behind it.
+            # With a line break after it.
             yield f"- {line}  "
         else:
             yield line

@@ -640,7 +640,7 @@ def make_files() -> Dict[str, str]:
     seen = set()
 
     def sentences(number: int, keep: Callable[[Sentence], bool] = lambda _: True) -> List[Sentence]:
-        """No sentence twice, but for those of one word: too few of them would be left for the later files."""
+        """No sentence twice, except one-word sentences: too few would be left for the later files."""
         made: List[Sentence] = []
         while len(made) < number:
             sentence = grammar.sentence()

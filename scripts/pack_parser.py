@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Shrink the archive of a trained parser.")
     parser.add_argument("archive", help="the archive or the serialization directory of a finished run")
     parser.add_argument("output", type=Path, help="the archive to write")
-    parser.add_argument("--weights-file", help="other weights than those of the best epoch")
+    parser.add_argument("--weights-file", help="weights to use in place of the best epoch's")
     parser.add_argument(
         "-o", "--overrides", default="", help="JSON that overrides the config, as of `allennlp evaluate`"
     )

@@ -28,7 +28,7 @@ DEFAULTS = {
 }
 
 
-# Files of trees, with blanks between them: those of the fixtures, unless the data are others.
+# Files of trees, with blanks between them: the fixtures' own, unless the data are others.
 _COMPANION = "fixtures/graphs/train.cpn fixtures/graphs/dev.cpn"
 
 

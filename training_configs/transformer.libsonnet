@@ -1,5 +1,5 @@
 // A pre-trained transformer in place of word embeddings and LSTM. SPIGOT_TRANSFORMER is a name on the Hugging Face Hub, or
-// a folder. A word's vector is the mean of those of its pieces.
+// a folder. A word's vector is the mean of its pieces' vectors.
 {
   local name = std.extVar('SPIGOT_TRANSFORMER'),
   token_indexers: { tokens: { type: 'pretrained_transformer_mismatched', model_name: name } },

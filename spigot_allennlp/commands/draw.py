@@ -77,8 +77,8 @@ def draw(
 
     # Errors
 
-    `ConfigurationError` for a line that is no prediction, for gold sentences that are not those predicted, and for an
-    output that is neither kind.
+    `ConfigurationError` for a line that is not a prediction, for gold sentences that differ from the predicted ones,
+    and for an output that is neither kind.
     """
     suffix = Path(output).suffix
     if suffix not in ("", ".html") and not Path(output).is_dir():

@@ -75,7 +75,7 @@ def write_report(
     """
     # Parameters
 
-    As those of the command.
+    The parameters are the command's options.
 
     # Returns
 

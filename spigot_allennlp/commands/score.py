@@ -24,7 +24,7 @@ Scores = Dict[str, Dict[str, float]]
 @Subcommand.register("score")
 class Score(Subcommand):
     """
-    `allennlp score gold.conllu predicted.conllu`: how good the trees and graphs of one file are by those of another.
+    `allennlp score gold.conllu predicted.conllu`: the trees and graphs of one file, scored by a gold file.
     """
 
     def add_subparser(self, parser: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -65,7 +65,7 @@ def _score_from_args(args: argparse.Namespace) -> None:
 def score_files(gold_file: str, system_file: str, file_format: Optional[str] = None) -> Scores:
     """
     The words of the two files are aligned by the characters that they stand for (`align`). A system edge is right where
-    its two words are aligned with those of a gold edge. With gold words, all measures are those of the model's own
+    its two words are aligned with the words of a gold edge. With gold words, all measures equal the model's own
     metrics.
 
     # Parameters

@@ -174,7 +174,7 @@ class Sentence:
         text : `str`
         tokens : `Sequence[Token]`
             With `idx`, their place in the text. Where they lack it, or the text has more than tokens and blanks, the
-            sentence is that of `from_tokens`.
+            sentence is the one given to `from_tokens`.
         following : `str`, optional (default = `None`)
             The blanks between the last token and the next sentence, if there is one.
         """

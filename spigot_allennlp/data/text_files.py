@@ -164,7 +164,9 @@ def parse_tree(
     `Tuple[List[int], Optional[List[str]]]`
         Heads, and relations or `None` where all are `_`.
 
-    Raises a `ConfigurationError` where the heads are no tree or some words only have a relation.
+    # Errors
+
+    `ConfigurationError` where the heads are not a tree, or only some words have a relation.
     """
     position_of = positions(len(head_column))
     try:

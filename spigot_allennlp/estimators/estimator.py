@@ -178,8 +178,8 @@ def score_diagnostics(
     How large the scores are, `(batch,)` each; NaN for instances without any part.
 
     - `score_rms`: the root of the mean square of all scores;
-    - `mean_score_rms`: that of the mean scores, each over the parts that compete (a word's heads): no structure depends
-      on that mean, and no other loss holds it.
+    - `mean_score_rms`: the same of the mean scores, each over the parts that compete (a word's heads): no structure
+      depends on that mean, and no other loss holds it.
     """
     possible = structure.legal_parts(scores, mask) & ~scores.isneginf()
     finite = torch.where(possible, scores.detach(), 0.0).float()

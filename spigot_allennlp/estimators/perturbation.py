@@ -1,5 +1,5 @@
 """
-Estimators that compare the argmax with that of scores shifted along the downstream gradient.
+Estimators that compare the argmax with the argmax of scores shifted along the downstream gradient.
 """
 
 from typing import Optional

@@ -40,7 +40,7 @@ class PulledBack(Estimator):
         m_{t+1} = update(m_t, g(m_t)),  g(m) = dL/dm of one instance
         ds      = map(s) - m_k
 
-    where `map` is that of the intermediate loss. With one step from the forward value the downstream model is run
+    where `map` belongs to the intermediate loss. With one step from the forward value the downstream model is run
     once, forward and backward; otherwise each step runs it once more.
 
     # Parameters
@@ -163,7 +163,7 @@ class PulledBack(Estimator):
     ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         """The update of `m` given `g`, for one run of the pull-back."""
         theta = scores
-        # Parts that cannot be are out of M: what the downstream model does with them is of no account.
+        # Parts that cannot be are out of M: what the downstream model does with them is ignored.
         possible = structure.legal_parts(scores, mask) & ~scores.isneginf()
 
         def step(point: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ from spigot_allennlp.functional.derivatives import last_derivative
 
 
 def per_instance(vector: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """`(batch,)` with as many dimensions of size 1 behind as `like` needs to broadcast."""
+    """`(batch,)` with as many trailing dimensions of size 1 as it needs to broadcast with `like`."""
     return vector.view(-1, *[1] * (like.dim() - 1))
 
 

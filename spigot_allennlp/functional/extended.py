@@ -14,7 +14,7 @@ _INVERSE_RADIX = 2.0**-256
 _UPPER = 2.0**128
 _LOWER = 2.0**-128
 
-# The exponent of zero: below that of any product of weights.
+# The exponent of zero: below the exponent of any product of weights.
 ZERO_EXPONENT = -(2.0**60)
 
 

@@ -285,7 +285,7 @@ def _sample(graph, scores, goals, seeds, members, start, stop):
 
 
 def _read(scores: torch.Tensor) -> np.ndarray:
-    """In float64, with one more part, of score 0: that of edges without one."""
+    """In float64, with one more part, of score 0, for edges without a part."""
     return to_numpy(torch.nn.functional.pad(scores.detach().double(), (0, 1)))
 
 
@@ -343,7 +343,7 @@ class _Marginals(torch.autograd.Function):
         ctx.graph, ctx.goals = graph, goals
         ctx.save_for_backward(scores)
         marginals = _sums(scores, graph, goals)[1] if known is None else known
-        # Rounding makes no probability larger than 1. The gradient is that of the exact ones.
+        # Rounding makes no probability larger than 1. The gradient is taken at the exact ones.
         return marginals.clamp(0.0, 1.0)
 
     @staticmethod
@@ -379,7 +379,7 @@ def hypergraph_log_partition(scores: torch.Tensor, graph: Hypergraph, goals: np.
 
 def hypergraph_marginals(scores: torch.Tensor, graph: Hypergraph, goals: np.ndarray) -> torch.Tensor:
     """
-    The probability of each part where that of a derivation is proportional to its exponentiated score. Differentiable
+    The probability of each part, if a derivation's is proportional to its exponentiated score. Differentiable
     once. For the parameters see `hypergraph_log_partition`.
 
     # Returns

@@ -1,5 +1,5 @@
 """
-Independent choices: rows of options of which each takes exactly one, `(batch, rows, options)`.
+Independent choices: each row takes exactly one of its options, `(batch, rows, options)`.
 
 The building block of every structure that decomposes: a categorical variable (one row), a head for each word, a label
 or none for each arc. `legal` is boolean, of the scores' shape; a row without a legal option takes none: it contributes

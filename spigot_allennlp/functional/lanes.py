@@ -53,7 +53,7 @@ class Extended(NamedTuple):
     exponent: Any
 
 
-# The exponent of an `Extended` zero: below that of any product of forbidden parts.
+# The exponent of an `Extended` zero: below the exponent of any product of forbidden parts.
 _ZERO_EXPONENT = -1e300
 
 
@@ -296,7 +296,7 @@ def store_index(typing_context, chart, i, j, index):
 
 
 def _power(exponent):
-    """2 ** exponent in float64 for any integer: where that is no normal number, the nearest one that is."""
+    """2 ** exponent in float64 for any integer: where that is not a normal number, the nearest one that is."""
 
 
 @overload(_power)

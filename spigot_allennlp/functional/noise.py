@@ -48,9 +48,10 @@ def antithetic_pairs(probabilities: torch.Tensor, num_pairs: int) -> Tuple[torch
         1/2 w(a, b) (L(a) - L(b)) d (log p(a) - log p(b))
 
     is the gradient of `E_p[L]`. Both are first drawn independently. They agree in proportion to `p^2`; where they do,
-    both are drawn again from that distribution, which leaves that of each alone unchanged, and so on. All `w` are at
-    most 1, so that for a single row the variance is at most that of two independent samples, each the other's baseline.
-    For two options this tends to the antithetic pair of DisARM (Dong et al. 2020), with `w = max p`.
+    both are drawn again from that distribution, which leaves the distribution of each alone unchanged, and so on. All
+    `w` are at most 1, so that for a single row the variance is at most the variance of two independent samples, each
+    the other's baseline. For two options this tends to the antithetic pair of DisARM (Dong et al. 2020), with `w = max
+    p`.
 
     # Parameters
 

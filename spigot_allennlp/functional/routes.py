@@ -57,9 +57,9 @@ def batched_on_device(operation: str, scores: torch.Tensor) -> bool:
     **None of this was measured on a GPU.** The launches are counted, and 10 us for each are what a slow host needs.
     `device` follows from the bytes that the operations read and write, at 1 TB/s, and for matrices from 100 GFLOP/s
     in float64. `host` are the lowest times over all sizes, so that in doubt the host route is taken: the bar is that
-    nothing is slower than the host route. Those of the two gradients were measured for this table, those of the other
-    operations are from `benchmarks/inference.md`, and that of the argmax rests on both. `python benchmarks/gpu.py`
-    measures both ways on a GPU, beside what the rule chooses; the numbers above are to be replaced by what it finds.
+    nothing is slower than the host route. The figures of the two gradients were measured for this table; the other
+    operations are from `benchmarks/inference.md`; the argmax rests on both. `python benchmarks/gpu.py` measures both
+    ways on a GPU, beside what the rule chooses; the numbers above are to be replaced by what it finds.
 
     On the CPU the compiled kernels are the reference, and always taken. So they are where torch is told to use
     deterministic algorithms only, which the batched path does not promise to be made of, and on devices other than

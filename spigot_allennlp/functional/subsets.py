@@ -1,5 +1,5 @@
 """
-Rows of options of which each takes any subset of at most `limit`: `(batch, rows, options)`.
+Each row takes any subset of at most `limit` of its options: `(batch, rows, options)`.
 
 What a bounded arc graph is made of. `legal` is boolean, of the scores' shape; a score of `-inf` forbids an option. The
 recurrences run over the options and are vectorised over everything else; a state is the number of options taken so
@@ -77,7 +77,7 @@ def top_k(scores: torch.Tensor, legal: torch.Tensor, limit: int, k: int) -> Tupl
     batch, num_rows, num_options = scores.shape
     scores = scores.masked_fill(~legal, -torch.inf)
     # The k best subsets of each row by their number of options.
-    # shape: (batch, rows, limit + 1, k), and with the options' membership behind it
+    # shape: (batch, rows, limit + 1, k), and with the options' membership after it
     totals = scores.new_full((batch, num_rows, limit + 1, k), -torch.inf)
     totals[:, :, 0, 0] = 0.0
     members = torch.zeros(*totals.shape, num_options, dtype=torch.bool, device=scores.device)

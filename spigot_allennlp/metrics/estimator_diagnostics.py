@@ -16,8 +16,8 @@ class EstimatorDiagnostics(ReducedOnce):
     """
     The means over instances of what an estimator says of itself: how far it pulled back, how many arcs changed.
 
-    Warns where scores run away: where the root mean square of the scores, or that of their means (`score_rms` and
-    `mean_score_rms` of `Estimator`), is in an epoch's last batch ten times that of its first one, or more.
+    Warns where scores run away: where the root mean square of the scores, or of their means (`score_rms` and
+    `mean_score_rms` of `Estimator`), is at least ten times as large in an epoch's last batch as in its first.
 
     Some of that is known only once the backward pass has run, and NaN until then. A call therefore remembers the
     tensors, and the next one, or `get_metric`, counts them.

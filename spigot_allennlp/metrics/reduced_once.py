@@ -3,7 +3,7 @@ from allennlp.training.metrics import Metric
 
 class ReducedOnce(Metric):
     """
-    A metric of which workers exchange their sums in `get_metric` only, which all of them call in step. A worker may
+    A metric whose sums workers exchange in `get_metric` only, which all of them call in step. A worker may
     then count more batches than another, or none, and nobody waits for it; many of AllenNLP's metrics, `Average` and
     `CategoricalAccuracy` among them, exchange something in every call.
 

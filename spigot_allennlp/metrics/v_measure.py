@@ -17,7 +17,7 @@ class VMeasure(ReducedOnce):
 
         h = 1 - H(C | K) / H(C),  c = 1 - H(K | C) / H(K),  V = 2 h c / (h + c),
 
-    where `h` (`c`) is 1 if there is but one gold (predicted) cluster. How the clusters are numbered is of no account.
+    where `h` (`c`) is 1 if there is but one gold (predicted) cluster. How the clusters are numbered does not matter.
 
     What is counted is how often each predicted cluster meets each gold one.
     """

@@ -32,7 +32,7 @@ class LatentStructureClassifier(LatentStructureModel):
 
     def _label_scorer(self, input_dim: int, hidden_dim: int, dropout: float) -> FeedForward:
         """
-        A layer of ReLU, with dropout behind it, and a linear one to the labels of the vocabulary.
+        A layer of ReLU, followed by dropout, and a linear layer to the labels of the vocabulary.
 
         # Errors
 
@@ -47,7 +47,7 @@ class LatentStructureClassifier(LatentStructureModel):
     def _with_loss(self, logits: torch.Tensor, label: Optional[torch.Tensor]) -> Dict[str, torch.Tensor]:
         """
         `logits`, `(batch, labels)`, and with labels, `(batch,)`, their cross-entropy as `instance_loss`, `(batch,)`:
-        what the part of a model behind its latent structure returns at least.
+        what the part of a model after its latent structure returns at least.
 
         # Errors
 
@@ -83,7 +83,7 @@ class LatentStructureClassifier(LatentStructureModel):
 
     def make_output_human_readable(self, output_dict: Dict[str, Any]) -> Dict[str, Any]:
         """
-        `label`, the likeliest one, and `probabilities` by label. The loss is left out: it is that of a batch.
+        `label`, the likeliest one, and `probabilities` by label. The batch's loss is left out.
         """
         names = self.vocab.get_index_to_token_vocabulary("labels")
         probabilities = output_dict["probabilities"]
@@ -111,7 +111,7 @@ class LatentStructureClassifier(LatentStructureModel):
 
 class LatentTreeModel(LatentStructureClassifier):
     """
-    A classifier of which the structure is a dependency tree, or one for each of several sentences.
+    A classifier whose structure is a dependency tree, or one tree for each of several sentences.
 
     # Parameters
 

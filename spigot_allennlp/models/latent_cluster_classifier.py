@@ -21,7 +21,7 @@ _CLUSTER = ("latent", "gold", "none")
 class LatentClusterClassifier(LoadsOldArchives, LatentStructureClassifier):
     """
     Classifies a vector by way of a latent cluster (Mihaylova et al. 2020, section 5.1): a linear layer scores the
-    clusters, and each cluster has a linear classifier of its own, of which the latent value `z` chooses one (or mixes
+    clusters, and each cluster has a linear classifier of its own; the latent value `z` chooses one of them (or mixes
     some), together a bilinear form in `z` and the features. What of the classifier's loss reaches the clusters' scores,
     the estimator decides. The loss is the mean cross-entropy.
 
@@ -33,7 +33,7 @@ class LatentClusterClassifier(LoadsOldArchives, LatentStructureClassifier):
     num_labels : `int`, optional (default = `2`)
     cluster : `str`, optional (default = `"latent"`)
         `"latent"`: a latent cluster. `"gold"`: the gold one, also when evaluating. `"none"`: no cluster, and one
-        linear classifier. With the latter two, `structure` and `estimator` are of no account.
+        linear classifier. With the latter two, `structure` and `estimator` are ignored.
     structure : `LatentStructure`, optional (default = `categorical`)
     estimator : `Estimator`, optional (default = `spigot`)
     initializer : `InitializerApplicator`, optional
@@ -101,7 +101,7 @@ class LatentClusterClassifier(LoadsOldArchives, LatentStructureClassifier):
         if self.cluster == "none":
             outputs = self._with_loss(self.decoder(features), label)
         else:
-            # The bilinear form of `self.decoder`, of which the larger part does not depend on z and is computed once,
+            # The bilinear form of `self.decoder`. Its larger part does not depend on z and is computed once,
             # not in every run that an estimator asks for.
             # shape: (batch, labels, clusters)
             logits = torch.einsum("bf,lkf->blk", features, self.decoder.weight)

@@ -72,7 +72,8 @@ class LatentStructureModel(Model):
         # Returns
 
         `torch.Tensor`
-            `(..., tokens)`: the heads. Of a relaxed tree in evaluation, those of the tree that has most of its mass.
+            `(..., tokens)`: the heads. For a relaxed tree in evaluation, the heads of the tree that has most of its
+            mass.
         """
         if not self.training and self.estimator.relaxed_evaluation:
             value = self.structure.argmax(value, mask)

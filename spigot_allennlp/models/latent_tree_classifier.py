@@ -19,9 +19,9 @@ from spigot_allennlp.structures.latent_structure import check_arcs
 @Model.register("latent_tree_classifier")
 class LatentTreeClassifier(LatentTreeModel):
     """
-    Classifies a sentence by way of a latent dependency tree (Mihaylova et al. 2020, section 5.2), of which no gold
+    Classifies a sentence by way of a latent dependency tree (Mihaylova et al. 2020, section 5.2), for which no gold
     annotation exists: the classifier's loss is all that a tree is learned from, and what of it reaches the arcs'
-    scores, the estimator decides. With the estimator `pipeline` nothing does, so that the trees stay those of a random
+    scores, the estimator decides. With the estimator `pipeline` nothing does, so the trees come from a random
     scorer.
 
     Every token is represented by its own state and its head's, `x_i = [h_i; sum_j z[i, j] h_j]`, linear in `z`. The
@@ -34,14 +34,14 @@ class LatentTreeClassifier(LatentTreeModel):
     encoder : `Seq2SeqEncoder`, optional (default = `None`)
         `None` uses the embeddings themselves.
     tree : `str`, optional (default = `"latent"`)
-        `"latent"`, or `"none"`: `x_i = h_i`, the rest unchanged. The keys of the tree are then of no account.
+        `"latent"`, or `"none"`: `x_i = h_i`, the rest unchanged. The keys of the tree are then ignored.
     arc_scorer : `Lazy[ArcScorer]`, optional (default = `mlp`)
     structure : `LatentStructure`, optional (default = `projective_tree` with `single_root` false)
     estimator : `Estimator`, optional (default = `spigot`)
     hidden_dim : `int`, optional (default = `100`)
         Of the layer of ReLU.
     dropout : `float`, optional (default = `0.0`)
-        Before and behind the encoder, and behind the layer of ReLU.
+        Dropout before and after the encoder, and after the layer of ReLU.
     initializer : `InitializerApplicator`, optional
 
     # Errors
@@ -76,7 +76,7 @@ class LatentTreeClassifier(LatentTreeModel):
             self._set_latent(structure, estimator, self.arc_scorer)
             dim = 2 * dim
         else:
-            # ROOT is no token of the sentence, and nobody's head.
+            # ROOT is not a token of the sentence, and nobody's head.
             self.text_encoder.root.requires_grad_(False)
         self.pooling = AttentionPooling(dim)
         self.classifier = self._label_scorer(dim, hidden_dim, dropout)
@@ -126,7 +126,7 @@ class LatentTreeClassifier(LatentTreeModel):
         `logits` and `attention`, given a tree; with labels `instance_loss`, `(batch,)`.
         """
         vectors = states if tree is None else torch.cat([states, torch.bmm(tree.to(states.dtype), states)], dim=-1)
-        # ROOT may be a head, but is no token of the sentence.
+        # ROOT may be a head, but is not a token of the sentence.
         pooled, attention = self.pooling(vectors[:, 1:], mask[:, 1:])
         return {**self._with_loss(self.classifier(pooled), label), "attention": attention}
 

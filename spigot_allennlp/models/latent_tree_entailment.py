@@ -107,11 +107,11 @@ class LatentTreeEntailment(LatentTreeModel):
 
         `Dict[str, Any]`
             `logits` and `probabilities`, `(batch, labels)`; `attention`, `(batch, 2, words, words)`: of each word of
-            the premise to those of the hypothesis, then the other way round, 0 at padding; with trees, `trees` (what
-            was conditioned on; premise first), `(batch, 2, 1 + words, 1 + words)`, and outside training their `heads`,
-            `(batch, 2, 1 + words)`; `loss` with labels. Made human readable: `premise_words`, `hypothesis_words`,
-            `label`, `probabilities` by label, and with trees `premise_heads` and `hypothesis_heads`, where words count
-            from 1 and 0 is ROOT.
+            the premise to the words of the hypothesis, then the other way round, 0 at padding; with trees, `trees`
+            (what was conditioned on; premise first), `(batch, 2, 1 + words, 1 + words)`, and outside training their
+            `heads`, `(batch, 2, 1 + words)`; `loss` with labels. Made human readable: `premise_words`,
+            `hypothesis_words`, `label`, `probabilities` by label, and with trees `premise_heads` and
+            `hypothesis_heads`, where words count from 1 and 0 is ROOT.
         """
         embedded, mask = self._embed(premise, hypothesis)
         encoded = self.encode(embedded)

@@ -61,16 +61,16 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
     label_dim : `int`, optional (default = `50`)
         Of the labels' embeddings.
     dropout : `float`, optional (default = `0.5`)
-        Before and behind the encoder.
+        Dropout before and after the encoder.
     vector_dropout : `float`, optional (default = `0.2`)
-        Of the words' vectors, and behind the layer of ReLU.
+        Dropout of the words' vectors, and after the layer of ReLU.
     initializer : `InitializerApplicator`, optional
 
     # Errors
 
-    `ConfigurationError` for another `graph`, a parser that is none, one that needs gold trees or whose vocabulary does
-    not fit, another structure or one that the estimator cannot work with, a vocabulary without labels, and batches that
-    lack what they need.
+    `ConfigurationError` for another `graph`, a model that is not a semantic parser, one that needs gold trees or whose
+    vocabulary does not fit, another structure or one that the estimator cannot work with, a vocabulary without labels,
+    and batches that lack what they need.
     """
 
     default_predictor = "sentence_classifier"
@@ -97,7 +97,7 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
         self.graph = one_of("graph", graph, _GRAPH)
         self.frozen_parser = frozen_parser
         self.text_encoder = TextEncoder(text_field_embedder, encoder, dropout)
-        # ROOT is no word of the sentence, and nobody's head here.
+        # ROOT is not a word of the sentence, and nobody's head here.
         self.text_encoder.root.requires_grad_(False)
         dim = self.text_encoder.get_output_dim()
         self.semantic_parser: Optional[SyntacticThenSemantic] = None
@@ -149,7 +149,7 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
         label : `torch.Tensor`, optional
             `(batch,)`.
         task : `List[str]`, optional
-            Which of several corpora AllenNLP's `multitask` reader has the batch from; of no account.
+            Corpus that AllenNLP's `multitask` reader took the batch from; ignored.
         head_indices, head_tags, arc_tags, tops : `torch.Tensor`, optional
             Of a batch of graphs or trees: see `SyntacticThenSemantic`.
 
@@ -270,7 +270,7 @@ def _checked_structure(structure: LatentStructure) -> LatentStructure:
     if dimensions != LatentStructure.dimensions or structure.competing_dimensions > 0:
         raise ConfigurationError(
             f"structure is {structure._name()}; valid: 'labeled_arc_graph', 'arc_graph', or another one whose parts "
-            "are arcs, with or without labels, of which a word may have none"
+            "are arcs, with or without labels, and that lets a word have none"
         )
     return structure
 
@@ -279,7 +279,7 @@ def _checked_parser(parser: Optional[Model], vocab: Vocabulary) -> SyntacticThen
     if parser is None:
         raise ConfigurationError(
             "graph is 'latent', but there is no semantic_parser. Valid: "
-            '{"type": "from_archive", "archive_file": <that of a \'syntactic_then_semantic\'>}, or "graph": "none"'
+            '{"type": "from_archive", "archive_file": <archive of a \'syntactic_then_semantic\'>}, or "graph": "none"'
         )
     if not isinstance(parser, SyntacticThenSemantic):
         raise ConfigurationError(

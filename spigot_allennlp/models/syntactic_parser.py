@@ -50,7 +50,7 @@ class SyntacticParser(KeepsArchives):
 
     # Errors
 
-    `ConfigurationError` for a pruner that is no `syntactic_parser`, or has another vocabulary.
+    `ConfigurationError` for a pruner that is not a `syntactic_parser`, or has another vocabulary.
     """
 
     default_predictor = "dependency_graph"
@@ -143,7 +143,7 @@ class SyntacticParser(KeepsArchives):
     def make_output_human_readable(self, output_dict: Dict[str, Any]) -> Dict[str, Any]:
         words = [entry["words"] for entry in output_dict["metadata"]]
         heads, relations = output_dict["heads"], output_dict.get("relations")
-        # The loss is that of a batch: it says nothing about a sentence.
+        # The loss belongs to a batch: it says nothing about a sentence.
         return {
             "sentence_id": [entry["sentence_id"] for entry in output_dict["metadata"]],
             "words": words,
@@ -172,7 +172,7 @@ def score_trees(
     metadata: List[Dict[str, Any]],
 ) -> None:
     """
-    Counts predicted trees, `(batch, 1 + words)`, against those of the sentences in `metadata`. Their relations are
+    Counts predicted trees, `(batch, 1 + words)`, against the trees of the sentences in `metadata`. Their relations are
     compared by name, as the vocabulary may lack gold ones.
     """
     names = None if relations is None else head.relations.names(relations, [len(entry["words"]) for entry in metadata])

@@ -42,12 +42,12 @@ class SyntacticThenSemantic(KeepsArchives, LatentStructureModel):
 
     Every word's state is conditioned on its head's (`HeadComposer`); arcs and their labels are then scored by biaffine
     forms. An arc from ROOT marks a top node. An instance's loss is, unless `graph_head.loss` says otherwise, the
-    cross-entropy of all its possible arcs, each present or not, plus that of the labels of its gold arcs, summed over
-    the sentence:
+    cross-entropy of all its possible arcs, each present or not, plus the cross-entropy of the labels of its gold arcs,
+    summed over the sentence:
 
         loss = mean instance loss + weight * mean syntactic loss
 
-    Trees and graphs may be those of different sentences, in batches of their own (training_configs/
+    Trees and graphs may belong to different sentences, in batches of their own (training_configs/
     syntactic_then_semantic/two_corpora.jsonnet): a batch of trees teaches the syntactic part only, a batch of graphs
     both, the syntactic one through the estimator.
 
@@ -203,9 +203,9 @@ class SyntacticThenSemantic(KeepsArchives, LatentStructureModel):
         `Dict[str, Any]`
             `arc_scores` `(batch, 1 + words, 1 + words)`, with syntax `tree` (what the graph was conditioned on, same
             shape), and `loss` where gold labels are known. Outside training also `labels`, same shape, -1 where there
-            is no arc, and with syntax the tree's `heads` and `relations`, `(batch, 1 + words)`. Made human readable:
-            `sentence_id`, `words`, `tops`, `arcs` (each with dependent, head, label and probability, or score
-            where `graph_loss` is no likelihood; words count from 1), and with syntax `heads` and `deprels`.
+            is no arc, and with syntax the tree's `heads` and `relations`, `(batch, 1 + words)`. Made human
+            readable: `sentence_id`, `words`, `tops`, `arcs` (each with dependent, head, label and probability, or score
+            where `graph_loss` is not a likelihood; words count from 1), and with syntax `heads` and `deprels`.
         """
         states, mask = self.text_encoder(tokens)
         words = mask[:, 1:]
@@ -350,7 +350,7 @@ class SyntacticThenSemantic(KeepsArchives, LatentStructureModel):
         if "heads" in output_dict:
             heads, relations = output_dict["heads"], output_dict.get("relations")
             readable.update(readable_trees(heads, relations, words, Relations(self.vocab, "head_relations")))
-        # The loss is that of a batch: it says nothing about a sentence.
+        # The loss belongs to a batch: it says nothing about a sentence.
         return readable
 
     def supervision(self) -> Dict[str, Supervision]:

@@ -22,7 +22,7 @@ def check_vocabulary(vocab: Vocabulary, part: Vocabulary, key: str) -> None:
         for index, token in vocab.get_index_to_token_vocabulary(namespace).items():
             if parts.get(index) != token:
                 raise ConfigurationError(
-                    f"this model's vocabulary has '{token}' at {index} of namespace '{namespace}', that of "
+                    f"this model's vocabulary has '{token}' at {index} of namespace '{namespace}', the vocabulary of "
                     f"{key} has '{parts.get(index)}' there. Valid: a vocabulary that begins with the "
                     'parser\'s, as in "vocabulary": {"type": "extend", "directory": <the parser\'s archive>}'
                 )

@@ -35,7 +35,7 @@ class PrunedArcs(NamedTuple):
 class ArcPruner(torch.nn.Module, FromParams):
     """
     Removes the arcs that a first-order model, trained before, finds improbable (Martins and Almeida 2014, section 3.2;
-    Peng et al. 2018, section 4.1): those of marginal probability below a threshold, but none of its best structure, so
+    Peng et al. 2018, section 4.1): arcs of marginal probability below a threshold, but no arc of its best structure, so
     that there always is one left. The model stays as it is.
 
     Gold arcs that are removed cannot be predicted. Their fraction is a metric, and a warning where it is above 1%.
@@ -102,8 +102,8 @@ class ArcPruner(torch.nn.Module, FromParams):
         # Returns
 
         `Dict[str, float]`
-            `_<prefix>pruning_recall`: the fraction of gold arcs that are kept; `_<prefix>pruning_density`: that of all
-            possible arcs; as far as anything was counted.
+            `_<prefix>pruning_recall`: the fraction of gold arcs that are kept; `_<prefix>pruning_density`: the fraction
+            of all possible arcs; as far as anything was counted.
         """
         means = {name: mean.get_metric(reset) for name, mean in self._means.items()}
         if reset and means["recall"] < 1 - _LOSS_TO_WARN_OF:

@@ -16,7 +16,7 @@ class Costs:
 
     # Errors
 
-    `ConfigurationError` for a cost that is no number >= 0.
+    `ConfigurationError` for a cost that is not a number >= 0.
     """
 
     def __init__(self, false_positive: float, false_negative: float) -> None:

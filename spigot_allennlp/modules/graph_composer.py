@@ -44,7 +44,7 @@ class GraphComposer(torch.nn.Module):
             `(batch, words, input_dim)`.
         arcs : `torch.Tensor`
             `z` over the same words: `(batch, dependents, heads)`, or with labels `(batch, dependents, heads,
-            1 + labels)`, of which entry 0 is the arc.
+            1 + labels)`, where entry 0 is the arc.
 
         # Returns
 

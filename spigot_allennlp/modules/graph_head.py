@@ -304,7 +304,7 @@ class GraphHead(torch.nn.Module, Registrable):
             graph = outputs["arcs"].long() - 1
             index = labeled_arcs(outputs["arcs"])
             graph[index] = Relations.indices(self.labeler(outputs["states"], index).argmax(-1))
-        # Where training showed no label at all, that of every arc is unknown.
+        # Where training showed no label at all, every arc's label is unknown.
         return graph.clamp(max=self.relations.last_index)
 
 

@@ -48,7 +48,7 @@ class GraphLoss(torch.nn.Module, Registrable):
 
     default_implementation = "cross_entropy"
 
-    # Whether the scores are joint: those of an arc and its label add up, and decide together whether it is there.
+    # Whether the scores are joint: an arc's score and its label's add up, and decide together whether it is there.
     joint = False
 
     def part_scores(self, scores: GraphScores) -> torch.Tensor:
@@ -146,8 +146,8 @@ class HingeGraphLoss(GraphLoss):
         cost(y, gold) = false_positive_cost |y - gold|_1 + false_negative_cost |gold - y|_1    (labelled arcs)
 
     over all graphs that `best_graph` chooses from. A wrong label is an arc too many and one too few. Exactly 0 where
-    the gold graph outscores every other one by its cost. An arc is predicted where the sum of its score and that of
-    its best label is above 0.
+    the gold graph outscores every other one by its cost. An arc is predicted where the sum of its score and the score
+    of its best label is above 0.
 
     # Parameters
 
@@ -192,7 +192,7 @@ class HingeGraphLoss(GraphLoss):
         deterministic: Optional[torch.Tensor] = None,
     ) -> torch.Tensor:
         labeled = self.labeled_scores(scores)
-        # The first label is that of the arcs from ROOT, too.
+        # The first label also marks the arcs from ROOT.
         label = Relations.labels(gold, labeled.size(-1)).masked_fill(gold == 0, 0)
         unknown = (gold > 0) & (label < 0)
         label = torch.where(unknown, labeled.detach().argmax(-1), label)

@@ -8,7 +8,7 @@ from allennlp.modules.seq2seq_encoders import PytorchSeq2SeqWrapper, Seq2SeqEnco
 class PaddedLstm(PytorchSeq2SeqWrapper):
     """
     AllenNLP's `lstm` without packed sequences, for the CPU: equal to it up to rounding, with the same parameters under
-    the same names. Training takes three quarters of the time for sentences of 23 words and half for those of 100.
+    the same names. Training takes three quarters of the time for sentences of 23 words and half for sentences of 100.
 
     torch packs sequences on the CPU by cutting the batch into time steps, and the backward pass of each cut fills a
     tensor of the whole batch with zeros. Here each layer and direction runs over the padded batch in one fused

@@ -53,8 +53,8 @@ class PosPairs(torch.nn.Module, FromParams):
         size = vocab.get_vocab_size(namespace)
         if size == 0:
             raise ConfigurationError(
-                f"pos_pairs: the vocabulary has nothing in the namespace '{namespace}'; valid: that of an indexer of "
-                "parts of speech, such as { type: 'single_id', namespace: 'pos', feature_name: 'pos_' }"
+                f"pos_pairs: the vocabulary has nothing in the namespace '{namespace}'; valid: one that an indexer "
+                "of parts of speech has, such as { type: 'single_id', namespace: 'pos', feature_name: 'pos_' }"
             )
         self.num_labels = max(relations.num_labels, 1)
         self.register_buffer("labels", torch.zeros(size, size, self.num_labels, dtype=torch.bool))

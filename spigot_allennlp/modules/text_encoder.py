@@ -18,7 +18,7 @@ class TextEncoder(torch.nn.Module):
     encoder : `Seq2SeqEncoder`, optional (default = `None`)
         `None` uses the embeddings themselves (a transformer, say).
     dropout : `float`, optional (default = `0.0`)
-        Before and behind the encoder; the same units for all words of a sentence.
+        Dropout before and after the encoder; the same units for all words of a sentence.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ class WordDropoutEmbedding(Embedding):
     `alpha / (count + alpha)` (Kiperwasser and Goldberg 2016, section 4; Peng et al. 2018, section 4.1): the unknown
     word is learned as one more rare word.
 
-    The counts are those of the instances that the vocabulary was built from; `"datasets_for_vocab_creation": ["train"]`
+    Words are counted in the instances that the vocabulary was built from; `"datasets_for_vocab_creation": ["train"]`
     in a config makes that the training data alone. They are part of the state dict, as the files of a vocabulary keep
     none: neither do the workers of a distributed run, which read it from files, have any. Words by which the vocabulary
     of an archive is extended have count 0. `syntactic_then_semantic` drops no words of a `syntactic_parser` of its own
@@ -30,7 +30,7 @@ class WordDropoutEmbedding(Embedding):
     alpha : `float`, optional (default = `0.25`)
     vocab_namespace : `str`, optional (default = `"tokens"`)
 
-    The rest are those of `Embedding`, but for `num_embeddings`.
+    The other parameters are `Embedding`'s, except `num_embeddings`.
 
     # Errors
 

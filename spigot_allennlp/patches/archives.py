@@ -41,7 +41,7 @@ def apply() -> None:
 def _safely_and_naming_the_archive(original: Callable) -> Callable:
     """
     The name of a parser that ships with the package stands for its archive. Whatever is wrong with an archive, or what
-    it needs, the error says of which archive it is.
+    it needs, the error names the archive.
     """
 
     def load_archive(archive_file: Any, *args: Any, **kwargs: Any) -> archival.Archive:

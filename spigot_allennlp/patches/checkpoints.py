@@ -48,9 +48,9 @@ def _allow_numpy_scalars_in_checkpoints() -> None:
 
 def _whole_checkpoints(original: Callable) -> Callable:
     """
-    The checkpointer writes a checkpoint's two files in place, and that of the weights, by which it finds checkpoints,
-    first. A run that is killed meanwhile leaves something that cannot be resumed from and that is never written again,
-    whatever older checkpoints there are. Here the weights come last, and each file at once.
+    The checkpointer writes a checkpoint's two files in place, and the file of the weights, by which it finds
+    checkpoints, first. A run that is killed meanwhile leaves something that cannot be resumed from and that is never
+    written again, whatever older checkpoints there are. Here the weights come last, and each file at once.
     """
 
     def save_checkpoint(self: Checkpointer, trainer: Any) -> None:
@@ -92,7 +92,7 @@ def _whole_metrics(original: Callable) -> Callable:
 
 def _averages_of_the_model(original: Callable) -> Callable:
     """
-    A recovered moving average took the parameters from the checkpoint for those of the model: it averaged, and assigned
+    A recovered moving average took the checkpoint's parameters for the model's: it averaged, and assigned
     its averages to, tensors that nobody uses.
     """
 

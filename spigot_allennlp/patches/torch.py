@@ -63,7 +63,7 @@ def _reduce_on_plateau(original: Callable) -> Callable:
 def _clip_dense_and_sparse(original: Callable) -> Callable:
     """
     torch's own clipping has no kernel for sparse gradients any more (`sparse: true` embeddings,
-    `dense_sparse_adam`). The norm of a coalesced sparse gradient is that of its values, and scaling them
+    `dense_sparse_adam`). The norm of a coalesced sparse gradient is the norm of its values, and scaling them
     scales it.
     """
 
@@ -86,7 +86,7 @@ def _clip_dense_and_sparse(original: Callable) -> Callable:
 
 def _readable_tensor_cache(original: Callable) -> Callable:
     """
-    `TensorCache` writes with the newest pickle protocol, of which `torch.load` since torch 2.6 reads nothing
+    `TensorCache` writes with the newest pickle protocol, which `torch.load` since torch 2.6 does not read
     above 3. torch's default protocol is read by every version.
     """
 
@@ -95,7 +95,7 @@ def _readable_tensor_cache(original: Callable) -> Callable:
             raise ValueError("cannot write to a read-only cache")
         tensor = tensor.cpu()
         buffer = io.BytesIO()
-        # Cloned, because a view would be written with the whole storage behind it.
+        # Cloned, because a view would be written with its whole storage.
         torch.save(tensor.detach().clone(), buffer)
         with self.lmdb_env.begin(write=True) as transaction:
             transaction.put(key.encode(), buffer.getbuffer())

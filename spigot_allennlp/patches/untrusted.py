@@ -35,7 +35,7 @@ from transformers import AutoConfig, AutoTokenizer, dynamic_module_utils
 
 from spigot_allennlp.patches.replacement import replace
 
-# What AllenNLP registers that is no subclass of what it is registered for.
+# What AllenNLP registers that is not a subclass of what it is registered for.
 _REGISTERED_FOR = {Activation: torch.nn.Module, Optimizer: torch.optim.Optimizer}
 
 # The archive that the caller named, while it is loaded.
@@ -257,7 +257,7 @@ def _classes_only(original: Callable) -> Callable:
         found = original(cls, name)
         wanted = (cls, *(base for kind, base in _REGISTERED_FOR.items() if kind is cls))
         if not (isinstance(found[0], type) and issubclass(found[0], wanted)):
-            raise ConfigurationError(f"'{name}' is no {cls.__name__}; valid: {', '.join(cls.list_available())}")
+            raise ConfigurationError(f"'{name}' is not a {cls.__name__}; valid: {', '.join(cls.list_available())}")
         return found
 
     return resolve_class_name

@@ -27,8 +27,8 @@ def apply() -> None:
 
 def _warning_of_shared_vectors(original: Callable) -> Callable:
     """
-    Some files are pruned: many words share the vector of one of them (in spaCy's `en_core_web_md`, *good* has that of
-    *bad*). A model trains with them, and is worse than it should be.
+    Some files are pruned: many words share the vector of one of them (in spaCy's `en_core_web_md`, *good* has the
+    vector of *bad*). A model trains with them, and is worse than it should be.
     """
 
     def _read_pretrained_embeddings_file(

@@ -38,7 +38,7 @@ class DependencyGraphPredictor(SentencePredictor):
 
     # Errors
 
-    `ConfigurationError` for another `output_format` and for input that is no sentence.
+    `ConfigurationError` for another `output_format` and for input that is not a sentence.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class DependencyGraphPredictor(SentencePredictor):
     def _write(self, sentence: Sentence, output: JsonDict) -> str:
         parsed = self._parsed(sentence, output)
         self._sentences_written += 1
-        # Sentences of files keep what they have, also if that is no id.
+        # Sentences of files keep what they have, even if that is not an id.
         if sentence.line is None:
             parsed.sentence_id = str(self._sentences_written)
         if self._output_format == "conllu":

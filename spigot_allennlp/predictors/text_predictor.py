@@ -63,7 +63,7 @@ class TextPredictor(Predictor):
 
     # Errors
 
-    `ConfigurationError` for input that is none of the above, by `allennlp predict` with file and line; for a file
+    `ConfigurationError` for any other input, by `allennlp predict` with file and line; for a file
     without input; for text that is mostly in a script in which the model knows no words.
     """
 
@@ -179,7 +179,7 @@ class TextPredictor(Predictor):
         )
 
     def _refuse_keys(self, json_dict: JsonDict, *valid: str) -> None:
-        """Raises a `ConfigurationError` for a key of the input that is none of the valid ones."""
+        """Refuses a key of the input that is not a valid one, with a `ConfigurationError`."""
         unknown = [key for key in json_dict if key not in valid]
         if unknown:
             names = ", ".join(map(repr, valid))
@@ -198,7 +198,7 @@ class TextPredictor(Predictor):
         return instance
 
     def _check_script(self, instance: Instance) -> None:
-        """Raises a `ConfigurationError` for a text whose letters the model cannot know."""
+        """Refuses a text whose letters the model cannot know, with a `ConfigurationError`."""
         if self._known_scripts is None:
             self._known_scripts = self._scripts_of_vocabulary()
         text = " ".join(words for field in instance.fields.values() for words in _words_of(field))
@@ -211,7 +211,7 @@ class TextPredictor(Predictor):
             )
 
     def _scripts_of_vocabulary(self) -> Set[str]:
-        """Empty where the vocabulary does not tell: that of a transformer, for example."""
+        """Empty where the vocabulary does not tell: with a transformer, for example."""
         indexers = getattr(self._dataset_reader, "_token_indexers", {}).values()
         words: List[str] = []
         for indexer in indexers:

@@ -1,5 +1,5 @@
 """
-Latent structures: stateless combinatorics behind one interface.
+Latent structures: stateless combinatorics with one interface.
 """
 
 from spigot_allennlp.structures.arc_graph import ArcGraph

@@ -26,7 +26,7 @@ class Derivation(LatentStructure):
         # Returns
 
         `Tuple[Hypergraph, np.ndarray]`
-            A hypergraph whose parts are those of one instance, flattened; and, `(batch,)`, each instance's goal: 0 for
+            A hypergraph whose parts are one instance's parts, flattened; and, `(batch,)`, each instance's goal: 0 for
             one that is all padding. Of `scores` only the shape counts.
         """
         raise NotImplementedError

@@ -64,7 +64,7 @@ class _Distribution(Distribution):
         event_dim = len(structure.dimensions) - 1
         if scores.dim() <= event_dim:
             raise ValueError(
-                f"scores have shape {tuple(scores.shape)}; valid: batch dimensions, then those of "
+                f"scores have shape {tuple(scores.shape)}; valid: batch dimensions, then the dimensions of "
                 f"({', '.join(structure.dimensions[1:])})"
             )
         self.structure = structure
@@ -104,7 +104,7 @@ class StructureDistribution(_Distribution):
     `p(z; s) = exp(<s, z> - log Z(s))` over the structures `z`, 0/1 parts. See `LatentStructure.distribution`, which
     makes it.
 
-    Event shape: that of one instance's parts. `mean` are the marginals; `log_prob`, `entropy` and the divergence
+    Event shape: the shape of one instance's parts. `mean` are the marginals; `log_prob`, `entropy` and the divergence
     `torch.distributions.kl_divergence` are exact and differentiable in the scores; samples are exact and carry no
     gradient.
 

@@ -18,8 +18,8 @@ class KSubset(Derivation):
     `k` of the options, or at most `k`, such as the words of a rationale. Parts are `(batch, options)`; `mask` is a
     boolean `(batch, options)`, true for the options of an instance (any subset), or `None` for all.
 
-    Argmax takes the best options, the log-partition is that of an elementary symmetric polynomial, in O(n k), and the
-    projection is onto the capped simplex `{0 <= x <= 1, sum x = k}`, or `<= k` (Blondel et al. 2020).
+    Argmax takes the best options, the log-partition is the logarithm of an elementary symmetric polynomial, in O(n k),
+    and the projection is onto the capped simplex `{0 <= x <= 1, sum x = k}`, or `<= k` (Blondel et al. 2020).
 
     # Parameters
 
@@ -58,12 +58,12 @@ class KSubset(Derivation):
 
     def _hypergraph(self, scores: torch.Tensor, mask: torch.Tensor) -> Tuple[Hypergraph, np.ndarray]:
         options = scores.size(1)
-        # The node of so many options chosen from all, or that of any number of them.
+        # The node of so many options chosen from all, or of any number of them.
         chosen = 1 + (options - 1) * (self.k + 1) + self.k + (0 if self.exactly else 1)
         return _choices(options, self.k), np.where(to_numpy(mask.any(-1)), chosen, 0)
 
     def _flat(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        # The hypergraph is that of all options.
+        # The hypergraph covers all options.
         return scores.masked_fill(~mask, -torch.inf)
 
     def _argmax(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

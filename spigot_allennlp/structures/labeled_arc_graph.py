@@ -41,7 +41,7 @@ class LabeledArcGraph(LatentStructure):
         return legal_arcs(mask).unsqueeze(-1).expand_as(scores)
 
     def _options(self, scores: torch.Tensor, mask: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
-        """Each arc as a row of options, of which the first is its absence, and the others are its labels."""
+        """Each arc as a row of options: the first is its absence, and the others are its labels."""
         labeled = scores[..., :1] + scores[..., 1:]
         options = torch.nn.functional.pad(labeled, (1, 0)).flatten(1, 2)
         return options, legal_arcs(mask).flatten(1, 2).unsqueeze(-1).expand_as(options)

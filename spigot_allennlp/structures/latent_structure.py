@@ -192,7 +192,7 @@ class LatentStructure(Registrable):
         checked, mask, forbidding = self._check(scores, mask)
         if parts.shape[-scores.dim() :] != scores.shape:
             raise ValueError(f"parts of shape {tuple(parts.shape)} do not fit scores {tuple(scores.shape)}")
-        # As in `entropy`: the difference of two large numbers, of which rounding must not make a probability above 1.
+        # As in `entropy`: the difference of two large numbers, from which rounding must not make a probability above 1.
         checked = checked.double()
         value = self._log_partition(checked, mask)
         if forbidding:
@@ -317,7 +317,7 @@ class LatentStructure(Registrable):
 
         # Errors
 
-        `ConfigurationError` for a name that is no operation.
+        `ConfigurationError` for a name that is not an operation.
         """
         if operation not in OPERATIONS:
             raise ConfigurationError(
@@ -446,13 +446,13 @@ class LatentStructure(Registrable):
         if (mask[:, 1:] & ~mask[:, :-1]).any():
             rows = (mask[:, 1:] & ~mask[:, :-1]).any(-1).nonzero().flatten().tolist()
             raise ValueError(
-                f"mask is true behind a false column in rows {rows}: real tokens must come first, and the first "
+                f"mask is true after a false column in rows {rows}: real tokens must come first, and the first "
                 "column (ROOT) must be true in every row that is not all padding"
             )
         return mask
 
     def _check_option_mask(self, scores: torch.Tensor, mask: Optional[torch.Tensor]) -> torch.Tensor:
-        """For structures over options `(batch, options)`, of which an instance may have any subset."""
+        """For structures over options `(batch, options)`, where an instance may have any subset of them."""
         if mask is None:
             return torch.ones_like(scores, dtype=torch.bool)
         if mask.dtype != torch.bool or mask.shape != scores.shape:
@@ -482,7 +482,7 @@ class LatentStructure(Registrable):
         return products.flatten(parts.dim() - scores.dim() + 1).sum(-1)
 
     def _total(self, parts: torch.Tensor, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """The score of what `_argmax` returned, `(batch,)`; -inf where that is no structure."""
+        """The score of what `_argmax` returned, `(batch,)`; -inf where that is not a structure."""
         return self._score(parts, scores)
 
     def _name(self) -> str:

@@ -10,7 +10,7 @@ from spigot_allennlp.structures.latent_structure import LatentStructure
 class Product(LatentStructure):
     """
     Several independent structures of one kind for each instance, such as a tree over each of two sentences. Parts are
-    `(batch, factors, ...)` with the factor's own parts behind, `mask` is `(batch, factors, ...)` likewise.
+    `(batch, factors, ...)` with the factor's own parts last, `mask` is `(batch, factors, ...)` likewise.
 
     To an estimator it is one structure: all factors share the instance's loss, are drawn together, and a pull-back's
     norm runs over all of them. `Y` is the Cartesian product of the factors' feasible sets, so that argmax, marginals

@@ -16,7 +16,7 @@ class Tree(LatentStructure):
     Dependency trees: arborescences rooted at ROOT. What projective and non-projective trees share.
 
     With `num_labels`, each arc has one label, and parts are `(batch, dependents, heads, labels)`. A labeled tree is a
-    tree and a label for each arc, so that its best labels, or the sums over labels, are those of each arc.
+    tree and a label for each arc, so that its best labels, or the sums over labels, decompose over arcs.
 
     # Parameters
 
@@ -47,7 +47,7 @@ class Tree(LatentStructure):
             self.competing_dimensions = 2
             self.labeled = True
 
-    # Whether the set is that of all projective trees (true) or of all trees (false), whose exact projections are
+    # Whether the set has projective trees only (true) or all trees (false), whose exact projections are
     # compiled as a whole. A subclass over any other set of trees says `None`, and its projection goes by its argmax.
     projective: Optional[bool] = None
 
@@ -100,7 +100,7 @@ class Tree(LatentStructure):
         return arcs.unsqueeze(-1) * independent.argmax(*self._labels_of(scores, heads)).unsqueeze(2)
 
     def _total(self, parts: torch.Tensor, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        # Where there is no tree, the best heads are those of no word or include a forbidden one.
+        # Where there is no tree, the best heads are no word's or include a forbidden one.
         headless = (parts.flatten(2).sum(-1) == 0) & mask
         return self._score(parts, scores).masked_fill(headless[:, 1:].any(-1), -torch.inf)
 

@@ -20,12 +20,12 @@ class UndirectedTree(LatentStructure):
     both `[b, i, j]` and `[b, j, i]`, and its score is the sum of both. `mask` is `(batch, tokens)`, true for real
     tokens; there is no ROOT.
 
-    Every undirected tree is one arborescence from token 0, so the algorithms are those of `nonprojective_tree`: a
+    Every undirected tree is one arborescence from token 0, so the algorithms are `nonprojective_tree`'s: a
     maximum spanning tree in O(n^2), sums by the matrix-tree theorem in O(n^3). The projection is SparseMAP (Niculae et
     al. 2018).
     """
 
-    # Not those of arcs from heads to dependents, which models take.
+    # Not arcs from heads to dependents, which models take.
     dimensions = ("batch", "nodes", "nodes")
     competing_dimensions = 2
 

@@ -21,7 +21,7 @@ class DistributedTrainer(GradientDescentTrainer):
     AllenNLP's `GradientDescentTrainer`, with workers that may have different numbers of batches. Each of `W` workers
     reads every `W`-th instance, so that the last batches are often not there on all of them.
 
-    - Validation leaves out none, where AllenNLP drops the batches that not all workers have: the metrics are those of
+    - Validation leaves out none, where AllenNLP drops the batches that not all workers have: the metrics count all of
       one worker, whatever the number of instances. (`loss` is the mean over *batches*, as with one worker.) That takes
       metrics which are `ReducedOnce`, as all of this package are; a model with others is validated as AllenNLP does it.
     - An epoch of training ends for all workers before the first batch that one of them lacks, also in the middle of an

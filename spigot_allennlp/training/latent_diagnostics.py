@@ -35,9 +35,9 @@ class LatentDiagnostics(TrainerCallback):
     - `entropy` of the latent distribution, in nats, where the structure has one;
     - the estimator's own diagnostics, such as `pull_back_distance` and `arcs_changed`;
     - `gradient_norm`: the L2 norm of the surrogate gradient at an instance's scores;
-    - `supervised_gradient_norm`: that of the rest of the loss at the same scores, such as a tree's supervised loss, per
-      unit of the instance's loss; `supervised_gradient_cosine`: the cosine between the two. Both are means over the
-      instances that have such a gradient;
+    - `supervised_gradient_norm`: the norm of the gradient of the rest of the loss at the same scores, such as a tree's
+      supervised loss, per unit of the instance's loss; `supervised_gradient_cosine`: the cosine between the two. Both
+      are means over the instances that have such a gradient;
     - `gradient_cosine`: the cosine between that and the exact gradient of the expected loss,
 
           d E_{p(z; s)}[L(z)] / ds = sum_z p(z; s) (L(z) - E[L]) (z - E[z]),
@@ -51,7 +51,7 @@ class LatentDiagnostics(TrainerCallback):
     AllenNLP they are averaged since the beginning of the epoch, and over workers. An epoch without anything to average
     reports NaN.
 
-    The gradients are those of the loss without dropout: the model is in evaluation mode, its estimators are in training
+    The gradients belong to the loss without dropout: the model is in evaluation mode, its estimators are in training
     mode. Training is not touched: what runs is a copy of the model that shares nothing with it but the
     parameters, no gradient is accumulated, and the random state is put back.
 
@@ -79,7 +79,7 @@ class LatentDiagnostics(TrainerCallback):
         estimators = _estimators(trainer.model)
         if not estimators:
             raise ConfigurationError(
-                f"latent_diagnostics watches estimators, of which the model {type(trainer.model).__name__} has none"
+                f"latent_diagnostics watches estimators, but the model {type(trainer.model).__name__} has none"
             )
         # All of them from the beginning: workers exchange means in step, also where one has nothing to report.
         for path, estimator in estimators.items():
@@ -258,7 +258,7 @@ def exact_gradient(
         return gradient
     # shape: (rows, structures, ...), (rows, structures)
     structures, totals = structure.top_k(scores[rows], None if mask is None else mask[rows], int(counts[rows].max()))
-    # Where one instance has fewer than another, its best again, with probability 0: an empty one is no structure.
+    # Where one instance has fewer than another, its best again, with probability 0: an empty one is not a structure.
     absent = totals.isneginf().view(*totals.shape, *[1] * (scores.dim() - 1))
     structures = torch.where(absent, structures[:, :1], structures)
     # The downstream model takes whole batches.

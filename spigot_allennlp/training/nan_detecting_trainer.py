@@ -13,8 +13,8 @@ from spigot_allennlp.training.grouped_norms import GroupedNormTrainer
 
 class NanDetectingTrainer(GroupedNormTrainer):
     """
-    A trainer that ends when a number is no number: with an error that says which tensor was the first that held NaN or
-    an infinity, and for which sentences. AllenNLP's ends too, with `nan loss encountered`, if the loss is NaN.
+    A trainer that ends when a number is NaN or infinite: with an error that says which tensor was the first that held
+    NaN or an infinity, and for which sentences. AllenNLP's ends too, with `nan loss encountered`, if the loss is NaN.
 
     Only a batch that went wrong is looked into: it is run once more, and the outputs of all modules are checked (-inf
     forbids an arc, and is as it should be). An update that made parameters what they should not be is noticed by the

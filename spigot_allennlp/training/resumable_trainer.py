@@ -210,7 +210,7 @@ class _Progress(TrainerCallback):
 
 
 class _Resumed:
-    """The batches of an epoch, of which the first `skipped` have been trained on: behind them comes `restore`."""
+    """The batches of an epoch. The first `skipped` have been trained on; `restore` comes after them."""
 
     def __init__(self, loader: DataLoader, skipped: int, restore: Callable[[], None]) -> None:
         self._loader = loader

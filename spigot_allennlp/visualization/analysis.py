@@ -145,7 +145,7 @@ def _sentence(output: dict[str, Any], prefix: str) -> Sentence:
             head != word,
             f"{prefix}heads",
             heads,
-            f"heads of which none is the word itself; word {word} is its own head",
+            f"heads other than the word itself; word {word} is its own head",
         )
     deprels = column("deprels", str, "names") if heads is not None else None
     arcs, tops = output.get(f"{prefix}arcs"), output.get(f"{prefix}tops")
@@ -175,7 +175,7 @@ def _sentence(output: dict[str, Any], prefix: str) -> Sentence:
 
 
 def _is_in(value: Any, valid: Any) -> bool:
-    """Whether a value of JSON is of a type, or in a range: `true` is no number."""
+    """Whether a value of JSON is of a type, or in a range: `true` is not a number."""
     if isinstance(valid, type):
         return isinstance(value, valid)
     return type(value) is int and value in valid

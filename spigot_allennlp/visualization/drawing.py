@@ -182,7 +182,7 @@ def _draw_arcs(
     # Returns
 
     `Tuple[Element, List[Element], float]`
-        A group of arcs that end at `y = 0` (those of a graph mirrored, from below), displaCy's words, and the arcs'
+        A group of arcs that end at `y = 0` (a graph's arcs mirrored, from below), displaCy's words, and the arcs'
         height.
     """
     rendered = half.render_svg("", [{"text": word, "tag": ""} for word in words], half.as_displacy)

@@ -108,7 +108,7 @@ def table(
     rows : `Iterable[Sequence[Any]]`
         The first of each is its name; floats are rounded.
     shades : `Sequence[Sequence[float]]`, optional (default = `None`)
-        How dark the cells behind the names are, from 0 to 1.
+        Shade of each cell after the names, from 0 to 1 (darkest).
     upright : `bool`, optional (default = `False`)
         Whether the names of the columns stand upright, so that many columns fit beside each other.
     """

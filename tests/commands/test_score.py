@@ -287,7 +287,7 @@ def test_sdp(tmp_path: Path):
         (lambda text: text.replace("\ttea\ttea", "\t\xa0\ttea"), "system.conllu:7: the token is nothing but spaces"),
         (lambda text: "", "system.conllu: the file holds no sentences"),
         (lambda text: text.replace("\t0\troot", "\t9\troot"), "system.conllu:3: head 9 is out of range"),
-        (lambda text: text.replace("0:root", "0;root"), "system.conllu:3: '0;root' in DEPS is no edge"),
+        (lambda text: text.replace("0:root", "0;root"), "system.conllu:3: '0;root' in DEPS is not an edge"),
         (lambda text: text.replace("4\tnt", "7\tnt"), "system.conllu:6: expected token number 4, found '7'"),
     ],
 )

@@ -137,7 +137,7 @@ class TestRefused:
         with pytest.raises(ConfigurationError) as error:
             build(new_corpus, syntactic_parser=pretrained(archive))
         message = str(error.value)
-        assert "this model's vocabulary has 'dep' at 2 of namespace 'arc_relations', that of" in message
+        assert "this model's vocabulary has 'dep' at 2 of namespace 'arc_relations', the vocabulary of" in message
         assert '"vocabulary": {"type": "extend", "directory": <the parser\'s archive>}' in message
 
     def test_a_vocabulary_without_a_common_word(self, corpus, new_corpus):

@@ -203,5 +203,5 @@ def test_thresholds(archives, corpus):
 def test_another_vocabulary(archives, corpus, key, name):
     words = Vocabulary.from_instances(reversed(read(corpus)))
     words._index_to_token["tokens"][2], words._index_to_token["tokens"][3] = "unheard", "of"
-    with pytest.raises(ConfigurationError, match=f"that of {key}.pruner has"):
+    with pytest.raises(ConfigurationError, match=f"the vocabulary of {key}.pruner has"):
         build(corpus, vocab=words, **{key: {"pruner": pruner(archives[name])}})

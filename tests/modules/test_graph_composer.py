@@ -37,7 +37,7 @@ def test_the_formula(given):
 
 
 def test_the_divisor_is_held_constant(given):
-    """With few heads it is 1 and the gradient that of the formula; with many, that of a fixed divisor."""
+    """With few heads it is 1 and the gradient is the formula's; with many, a fixed divisor's."""
     composer, states, arcs = given
     arcs = arcs[:1, :1].expand(1, 6, *arcs.shape[2:]).clone().requires_grad_()
     total = (arcs if arcs.dim() == 3 else arcs[..., 0]).sum(-1)[0, 0].item()

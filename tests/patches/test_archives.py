@@ -125,13 +125,13 @@ class TestNothingRuns:
                 config[place] = params
 
         change_config(parts, change)
-        refused(packed(parts), f"'{kind}' is no ")
+        refused(packed(parts), f"'{kind}' is not a ")
         assert not victim.exists()
 
     def test_data_loader(self, victim: Path):
         """`allennlp evaluate` makes one as the archive's config says."""
         sampler = {"type": "os.system", "command": f"touch '{victim}'"}
-        with pytest.raises(ConfigurationError, match="is no BatchSampler"):
+        with pytest.raises(ConfigurationError, match="is not a BatchSampler"):
             DataLoader.from_params(Params({"batch_sampler": sampler}), reader=None, data_path="")
         assert not victim.exists()
 

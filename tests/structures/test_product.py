@@ -138,7 +138,7 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"mask has shape \(2, 3\)"):
             structure.argmax(scores, torch.ones(2, 3, dtype=torch.bool))
         holes = torch.tensor([[[True, True, True]] * 2, [[True, True, True], [True, False, True]]])
-        with pytest.raises(ValueError, match=r"behind a false column in rows \[1\]"):
+        with pytest.raises(ValueError, match=r"after a false column in rows \[1\]"):
             structure.argmax(scores, holes)
 
     def test_an_infeasible_factor(self):

@@ -45,7 +45,7 @@ local parsing = import '../syntactic_then_semantic/data.libsonnet';
 
   // The parser's vocabulary comes first, so that its embeddings keep their meaning.
   vocabulary: { type: 'extend', directory: archive },
-  // With it, the model's archive can be loaded where the parser's is not at hand.
+  // With it, the model's archive can be loaded where the parser's is not available.
   include_in_archive: ['semantic_parser.tar.gz'],
 
   model: {

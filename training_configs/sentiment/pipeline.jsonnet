@@ -1,4 +1,4 @@
-// Trees that nothing is learned from: without a gold tree, those of random scores.
+// Trees that nothing is learned from: without gold trees, the trees of random scores.
 (import 'classifier.libsonnet') {
   model+: { estimator: 'pipeline' },
 }

@@ -4,7 +4,7 @@
   local archive = std.extVar('SPIGOT_PARSER_ARCHIVE'),
   // The parser's vocabulary comes first, so that its embeddings keep their meaning.
   vocabulary: { type: 'extend', directory: archive },
-  // With it, the model's archive can be loaded where the parser's is not at hand.
+  // With it, the model's archive can be loaded where the parser's is not available.
   include_in_archive: ['syntactic_parser.tar.gz'],
   model+: {
     syntactic_parser: { type: 'from_archive', archive_file: archive },

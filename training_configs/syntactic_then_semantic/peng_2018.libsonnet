@@ -33,7 +33,7 @@ local indexers(pos) = {
   data: {
     dataset_reader+: {
       readers+: {
-        // The same tags, those of the Penn Treebank, in both.
+        // The same tags, from the Penn Treebank, in both.
         syntax+: { token_indexers: indexers('tag_') },
         semantics+: { token_indexers: indexers('pos_') },
       },

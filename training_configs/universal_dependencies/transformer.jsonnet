@@ -1,5 +1,5 @@
 // The same parser on a pre-trained transformer in place of word vectors, characters and LSTM. SPIGOT_TRANSFORMER is a
-// folder (scripts/fetch_pretrained.py writes that of a small one) or a name on the Hugging Face Hub.
+// folder (scripts/fetch_pretrained.py writes a small one's) or a name on the Hugging Face Hub.
 local transformer = import '../transformer.libsonnet';
 
 (import 'parser.jsonnet') {

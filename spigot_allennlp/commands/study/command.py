@@ -179,7 +179,7 @@ def study(
 
     # Errors
 
-    `ConfigurationError` if `directory` is that of another config, or in use, and for a metric that no run has.
+    `ConfigurationError` if `directory` belongs to another config, or is in use, and for a metric that no run has.
     """
     directory = directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)

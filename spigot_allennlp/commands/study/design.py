@@ -53,7 +53,7 @@ class Run(NamedTuple):
     # Parameters
 
     name : `str`
-        What it is listed under: the estimator's name, or that of a config which is trained as it is.
+        Name that the run is listed under: the estimator's, or the config's where it is trained as it is.
     config : `str`
     estimator : `str`, optional
         The registered name.
@@ -88,7 +88,7 @@ class Design(NamedTuple):
 
     runs : `List[Run]`
     configs : `Dict[str, Dict[str, Any]]`
-        What the configs say before the study varies it, without seeds: the base's by `"base"`, those of baselines by
+        Configs before the study varies them, without seeds: the base under `"base"`, baselines under
         their names.
     metric : `ValidationMetric`
         By which settings are chosen, of all configs alike.
@@ -284,7 +284,7 @@ def _check_takes_estimator(config: str, params: Dict[str, Any]) -> None:
     try:
         model, constructor = Model.resolve_class_name(name)
     except (ConfigurationError, TypeError) as error:
-        raise ConfigurationError(f"{config}: model.type is {name!r}, which is no registered model") from error
+        raise ConfigurationError(f"{config}: model.type is {name!r}, which is not a registered model") from error
     if constructor is None and "estimator" not in infer_constructor_params(model):
         raise ConfigurationError(f"{config}: the model {name!r} takes no estimator")
 

@@ -159,7 +159,7 @@ class LocalExecutor(Executor):
 @Executor.register("ray")
 class RayExecutor(Executor):
     """
-    On a Ray cluster: that of `RAY_ADDRESS`, else one that runs on this machine, else one made for the occasion. Its
+    On a Ray cluster: the one at `RAY_ADDRESS`, else one that runs on this machine, else a new one. Its
     nodes share a file system with this one, on which are the results, the data and the Python environment. GPUs are
     divided among the runs, at most one for each.
 

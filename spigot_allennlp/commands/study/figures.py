@@ -56,8 +56,8 @@ def draw_figures(
     downstream_metric: str = None,
 ) -> List[Path]:
     """
-    Learning curves, the score against the step size, and the quality of the latent structure against that of what
-    depends on it: those for which there is something to draw.
+    Learning curves, the score against the step size, and the quality of the latent structure against the quality of
+    what depends on it: those for which there is something to draw.
 
     # Parameters
 

@@ -21,7 +21,7 @@ def read_state(folder: Path) -> Dict[str, Any]:
 
 
 def read_epochs(folder: Path) -> Dict[int, Dict[str, Any]]:
-    """The metrics of each epoch, but for those whose file an interruption has left damaged."""
+    """The metrics of each epoch, except epochs whose file an interruption has left damaged."""
     epochs = {}
     for path in (folder / "training").glob("metrics_epoch_*.json"):
         try:

@@ -15,8 +15,8 @@ class ValidationMetric(NamedTuple):
     # Parameters
 
     parts : `Tuple[Tuple[int, str], ...]`
-        Signs and names, of which the signed sum counts: `(1, "accuracy")` for `+accuracy`, of which more is better, and
-        `(-1, "loss")` for `-loss`, of which less is.
+        Signs and names of the metrics whose signed sum counts: `(1, "accuracy")` for `+accuracy` (more is better), and
+        `(-1, "loss")` for `-loss` (less is better).
     """
 
     parts: Tuple[Tuple[int, str], ...]

@@ -69,11 +69,11 @@ def parse_conllu(
         Named in errors.
     empty_nodes : `str`, optional (default = `"collapse"`)
         What becomes of empty nodes (`8.1`). `"collapse"` replaces every path between words (or from ROOT) through empty
-        nodes, none of them twice, by one edge. Its label joins those of the path, `conj:and>nsubj`, as in the IWPT 2020
-        and 2021 evaluations (`enhanced_collapse_empty_nodes.pl` of the UD tools; on cycles of empty nodes alone, what
-        that makes of them depends on their order). Paths from a word to itself become `loops`, which are no arcs of the
-        graph, with a warning. What hangs on an empty node without dependents is lost with that node. `"drop"` removes
-        empty nodes and every edge from or to them.
+        nodes, none of them twice, by one edge. Its label joins the labels of the path, `conj:and>nsubj`, as in the IWPT
+        2020 and 2021 evaluations (`enhanced_collapse_empty_nodes.pl` of the UD tools; on cycles of empty nodes alone,
+        what that makes of them depends on their order). Paths from a word to itself become `loops`, which are no arcs
+        of the graph, with a warning. What hangs on an empty node without dependents is lost with that node. `"drop"`
+        removes empty nodes and every edge from or to them.
     labels : `str`, optional (default = `"full"`)
         `"coarse"` cuts the labels of the graph (not of the tree) at the first `:`; of joined labels
         (`conj:and>nsubj`, `nsubj:pass|obj`) it cuts every part, and keeps one of those parallel edges that
@@ -90,7 +90,9 @@ def parse_conllu(
         `heads` is `None` in files whose HEAD column is `_` throughout, `arcs` and `tops` in files whose DEPS
         column is. Where only some words of a sentence have `_` in DEPS, those have no head in its graph.
 
-    Raises a `ConfigurationError` that names file and line where the file is malformed.
+    # Errors
+
+    `ConfigurationError` with file and line where the file is malformed.
     """
     check_options(empty_nodes, labels, absent_graphs)
     parser = _Parser(file_path, empty_nodes == "collapse", labels == "coarse", trees, graphs)
@@ -117,7 +119,7 @@ def _with_empty_graphs(sentences: Iterable[Sentence]) -> Iterator[Sentence]:
 
 
 def check_options(empty_nodes: str, labels: str, absent_graphs: str) -> None:
-    """Raises a `ConfigurationError` where `parse_conllu` does not know one of these."""
+    """Refuses options that `parse_conllu` does not know, with a `ConfigurationError`."""
     one_of("empty_nodes", empty_nodes, ("collapse", "drop"))
     one_of("labels", labels, ("full", "coarse"))
     one_of("absent_graphs", absent_graphs, ("refuse", "empty"))
@@ -229,7 +231,7 @@ class _Parser:
         if not match or int(match[1]) != words_before + 1 or int(match[2]) <= words_before + 1:
             raise self._error(
                 line,
-                f"{shorten(token)} is no multiword token here; expected {words_before + 1}-m with a larger m, "
+                f"{shorten(token)} is not a multiword token here; expected {words_before + 1}-m with a larger m, "
                 "before the first of its words",
             )
         if last_of_range > words_before:
@@ -279,7 +281,9 @@ class _Parser:
         for edge in deps.split("|"):
             head, _, label = edge.partition(":")
             if not label:
-                raise self._error(line, f"{shorten(edge)} in DEPS is no edge; expected head:label, several joined by |")
+                raise self._error(
+                    line, f"{shorten(edge)} in DEPS is not an edge; expected head:label, several joined by |"
+                )
             if head not in position_of and head not in empty_nodes:
                 if "." in head:
                     raise self._error(

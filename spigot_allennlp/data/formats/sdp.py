@@ -44,7 +44,7 @@ _FLAGS = ("+", "-")
 
 
 class _Columns(NamedTuple):
-    """The columns before those of the arguments; `top`, `head` and `frame` are 0 where the format has none."""
+    """The columns before the arguments; `top`, `head` and `frame` are 0 where the format has none."""
 
     description: str
     count: int
@@ -91,14 +91,16 @@ def parse_sdp(
     `Iterator[Sentence]`
         The first line that starts with `#` is a sentence's id (headers such as `#SDP 2015` aside), further
         ones are its comments; a sentence may lack an id. Top nodes are labelled `root`. A tree (of the
-        augmented format, or from `companion`) may have several roots, as those of the task's parsers do. A file
+        augmented format, or from `companion`) may have several roots, as trees of the task's parsers do. A file
         that is not annotated has no graphs.
 
     The format is told from the header and the first sentence, and holds for the whole file. `+` or `-` in
     column 7 and not in column 5 mean the augmented format; 2014 and 2015 are told apart by a header (`#SDP
     2015`), or else by the number of columns.
 
-    Raises a `ConfigurationError` that names file and line where the file is malformed.
+    # Errors
+
+    `ConfigurationError` with file and line where the file is malformed.
     """
     return checked_for_consistency(_parse_sentences(lines, file_path, companion, trees, graphs), file_path)
 
@@ -247,8 +249,8 @@ def parse_companion(lines: Iterable[str], file_path: str, trees: bool = True) ->
 
     lines : `Iterable[str]`
         Sentences with an id line (`#22000001`, or `# sent_id = 22000001`) each, and a line for each token, in
-        three columns, as the task's companion files (`*.cpn`) have them: pos, head, deprel; or in the ten of
-        CoNLL-X and CoNLL-U, of which the fifth, seventh and eighth are read; multiword tokens and empty nodes
+        three columns, as the task's companion files (`*.cpn`) have them: pos, head, deprel; or in the ten columns
+        of CoNLL-X and CoNLL-U, where the fifth, seventh and eighth are read; multiword tokens and empty nodes
         are skipped.
     file_path : `str`
         Named in errors.
@@ -260,7 +262,9 @@ def parse_companion(lines: Iterable[str], file_path: str, trees: bool = True) ->
     `Dict[str, CompanionTree]`
         By sentence id.
 
-    Raises a `ConfigurationError` that names file and line where the file is malformed.
+    # Errors
+
+    `ConfigurationError` with file and line where the file is malformed.
     """
     ids = SentenceIds(file_path)
     found: dict[str, CompanionTree] = {}

@@ -46,8 +46,8 @@ class SentimentTree(NamedTuple):
 
     words : `List[str]`
     phrases : `List[Tuple[int, int, Optional[int]]]`
-        Start, end (exclusive) and class of every phrase, the sentence itself first; the class `None` is that of neutral
-        phrases where there are two classes, and of a sentence without a label.
+        Start, end (exclusive) and class of every phrase, the sentence itself first; the class is `None` for neutral
+        phrases where there are two classes, and for a sentence without a label.
     labelled : `bool`
         Whether the file has labels.
     """
@@ -146,7 +146,7 @@ def _format_of(line: str) -> Optional[str]:
 
 def _parse_tree(line: str, classes: tuple[Optional[int], ...]) -> SentimentTree:
     words: list[str] = []
-    # Of each node: its first word, the word behind its last one, its class; nodes stand in the order of their brackets.
+    # For each node: its first word, the word after its last one, its class; nodes stand in the order of their brackets.
     nodes: list[list[Any]] = []
     open_nodes: list[tuple[int, int]] = []
     previous = "nothing"
@@ -156,7 +156,7 @@ def _parse_tree(line: str, classes: tuple[Optional[int], ...]) -> SentimentTree:
             raise ValueError(f"the brackets do not match: that at column {column} closes none")
         if not open_nodes and nodes:
             raise ValueError(
-                f"{shorten(piece)} at column {column} is behind the end of the tree; valid: one tree a line"
+                f"{shorten(piece)} at column {column} is after the end of the tree; valid: one tree a line"
             )
         if piece == "(":
             if previous == "(":
@@ -197,7 +197,7 @@ def _parse_tabbed(line: str, tokenize: Callable[[str], list[str]]) -> tuple[dict
         raise ValueError(f"found {len(columns) + 1} columns; expected two: {_FORMATS['tabbed']}")
     label, words = label.strip(_SPACE), tokenize("".join(columns))
     if not words:
-        raise ValueError(f"label {shorten(label)} has no words behind it; valid: {_FORMATS['tabbed']}")
+        raise ValueError(f"label {shorten(label)} has no words after it; valid: {_FORMATS['tabbed']}")
     return {"label": label}, words
 
 

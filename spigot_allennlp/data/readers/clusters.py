@@ -42,8 +42,8 @@ class LatentClustersDatasetReader(DatasetReader):
 
     with centres and weights from N(0, I). A threshold is the mean of `w_z x` over the cluster's *training* instances,
     in all splits (for a cluster without any, the score of its centre). Nothing is read: the "file path" names the
-    split, `"train"`, `"validation"` or `"test"`. The seed decides everything, on every machine alike, and but for the
-    thresholds no split depends on another. The fields:
+    split, `"train"`, `"validation"` or `"test"`. The seed decides everything, on every machine alike, and except for
+    the thresholds no split depends on another. The fields:
 
     - `features`: `TensorField` of shape `(num_features,)`.
     - `cluster`: `LabelField` of the index of the gold cluster.
@@ -105,7 +105,7 @@ class LatentClustersDatasetReader(DatasetReader):
         """
         if split not in _SPLITS:
             raise ConfigurationError(
-                f"the data path of latent_clusters is '{split}', which is no split; valid: "
+                f"the data path of latent_clusters is '{split}', which is not a split; valid: "
                 f"{', '.join(map(repr, _SPLITS))}"
             )
         clusters, features = self._draw("train")

@@ -79,8 +79,8 @@ class DependencyGraphReader(DatasetReader):
         In words. A longer sentence is refused (`ConfigurationError`, of one in a file with file and line) before
         anything is allocated for its arcs; so is a longer one that is to be predicted.
     tagger : `str`, optional (default = `None`)
-        Name or path of an installed, trained spaCy pipeline. Its lemmas and parts of speech, predicted offline for the
-        words of every sentence, in training and in prediction alike, are those of the tokens, whatever a file has.
+        Name or path of an installed, trained spaCy pipeline. Its lemmas and parts of speech, predicted offline for
+        every sentence, in training and in prediction alike, replace what a file has.
 
     # Errors
 

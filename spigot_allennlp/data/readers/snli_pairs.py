@@ -63,8 +63,9 @@ class SnliPairsDatasetReader(DatasetReader):
 
     # Errors
 
-    `ConfigurationError` with file and line: what is no JSON object, missing or unknown keys, sentences without words or
-    with too many, other labels, labels in some lines only; and for a file with nothing but pairs without consensus.
+    `ConfigurationError` with file and line: a line that is not a JSON object, missing or unknown keys, sentences
+    without words or with too many, other labels, labels in some lines only; and for a file with nothing but pairs
+    without consensus.
     """
 
     def __init__(
@@ -161,7 +162,7 @@ def _parse(line: str, number: int, labelled: Optional[bool]) -> SentencePair:
         raise ValueError(f"the line is not JSON: {error}") from None
     if not isinstance(entry, dict):
         valid = ", ".join((_LABEL, *_SENTENCES))
-        raise ValueError(f"{shorten(entry)} is no object; valid: an object with the keys {valid}")
+        raise ValueError(f"{shorten(entry)} is not an object; valid: an object with the keys {valid}")
     missing = [key for key in (_LABEL, *_SENTENCES) if key not in entry and (key != _LABEL or labelled)]
     if missing:
         found = cut(", ".join(map(repr, entry)) or "none")

@@ -40,7 +40,7 @@ class SstTreesDatasetReader(DatasetReader):
         works.
     granularity : `Union[int, str]`, optional (default = `"5-class"`)
         `"5-class"`, `"3-class"` (negative, neutral, positive) or `"2-class"` (neutral ones are left out), or the number
-        alone. The labels of trees are mapped to these classes; those of other formats have to be these classes.
+        alone. The labels of trees are mapped to these classes; labels of other formats have to be these classes.
     use_subtrees : `bool`, optional (default = `False`)
         Whether every phrase of a tree is an instance, too: for training.
     tokenizer : `Tokenizer`, optional (default = `offline_spacy`)

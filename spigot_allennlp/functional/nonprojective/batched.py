@@ -50,7 +50,7 @@ def matrix_tree(
     `Tuple[torch.Tensor, torch.Tensor, torch.Tensor]`
         The log-partition function, `(batch,)`, and the marginals or, given a direction, their derivative as the scores
         move along it, `(batch, tokens, tokens)`, both in float64; and, `(batch,)`, whether the errors of both are below
-        1e-10, or half a unit of the scores' precision if that is more; those of the derivative relative to the
+        1e-10, or half a unit of the scores' precision if that is more; errors of the derivative are relative to the
         direction's largest number.
     """
     if mask.size(1) < 2:

@@ -54,7 +54,7 @@ def _maximum_arborescence(rows, single_root, heads, links, values):
     is as correct for as for numbers: an arc from ROOT is chosen only where a node has no other, that is,
     when all that can be contracted is.
 
-    `rows` has 2 * size rows, of which the first `size` are given. Returns whether there is a tree.
+    `rows` has 2 * size rows; the first `size` are given. Returns whether there is a tree.
     """
     size = rows.shape[1]
     state, group, chosen, child, sibling, first, last, following, path = links

@@ -18,7 +18,7 @@ def _random_walks(cumulative, root_child, state, heads):
     Wilson's (1996) algorithm: loop-erased random walks towards the tree. Returns whether it ended within a
     number of steps.
 
-    To give up and to sample in another way then is no bias: the tree that remains is independent of the
+    Giving up and sampling in another way then adds no bias: the tree that remains is independent of the
     loops erased.
     """
     size = cumulative.shape[0]

@@ -24,7 +24,7 @@ Gradients of marginals come from the same code with complex numbers: a positive 
 infinitesimal imaginary part is a dual number (Squire & Trapp 1998), and sums of products of those are
 stable too.
 
-Numbers have two formats: plain ones, and those of `extended.py` for weights which underflow.
+Numbers have two formats: plain ones, and the numbers of `extended.py` for weights that underflow.
 The plain run checks each factor against `_TINY`, so that no product can have underflown, and gives up
 otherwise.
 """
@@ -250,7 +250,7 @@ def eliminate_extended(graph, graph_x, num_gone, size, pivots, pivots_x):
 @kernel
 def _rotate(graph, offset, size, turn, result):
     """
-    Copy the graph of the words from `offset` on, the first `turn` of them moved behind the others; ROOT
+    Copy the graph of the words from `offset` on, the first `turn` of them moved after the others; ROOT
     stays last.
     """
     for i in range(size):
@@ -541,7 +541,7 @@ def _mended(
     single_root: bool,
     *direction: torch.Tensor,
 ) -> torch.Tensor:
-    """The results, with those of the kernel where they are not certified, in the scores' type."""
+    """The results, replaced by the kernel's where they are not certified, in the scores' type."""
     rows = (~certified).nonzero().squeeze(-1)
     if len(rows):
         exact = by_kernel(scores[rows], mask[rows], single_root, *(each[rows] for each in direction))
@@ -554,7 +554,7 @@ class _Marginals(torch.autograd.Function):
     def forward(ctx: Any, scores: torch.Tensor, mask: torch.Tensor, single_root: bool) -> torch.Tensor:
         ctx.save_for_backward(scores, mask)
         ctx.single_root = single_root
-        # Rounding makes no probability larger than 1. The gradient is that of the exact ones.
+        # Rounding makes no probability larger than 1. The gradient is taken at the exact ones.
         return _marginals(scores, mask, single_root).clamp(0.0, 1.0)
 
     @staticmethod

@@ -2,7 +2,7 @@
 What the kernels over projective trees compute, as torch operations on all sentences and all spans of one width at
 once: for scores that lie on a GPU. Used where `routes.py` says so; runs on any device.
 
-The recurrences are those of the kernels. Spans are stored such that every sum over `r` or `m` is a sum over the
+The recurrences are the kernels'. Spans are stored such that every sum over `r` or `m` is a sum over the
 rows of two rectangular slices, without copies. With T tokens, in charts `(3, ..., T, T)`:
 
     first[0, w - 1, i]  the incomplete span i -> i + w        last[0, T - 1 - w, j]  the complete span j - w -> j
@@ -46,7 +46,7 @@ def _shifted_scores(scores: torch.Tensor, mask: torch.Tensor) -> Tuple[torch.Ten
 def _by_width(arcs: torch.Tensor) -> torch.Tensor:
     """
     `(..., dependents, heads)` to `(2, ..., width, first token)`: arcs to the right, `i -> i + w`, and to the left. What
-    stands where `i + w` is no token is never read.
+    stands where `i + w` is not a token is never read.
     """
     tokens = arcs.size(-1)
     position = torch.arange(tokens, device=arcs.device)
@@ -116,7 +116,7 @@ def projective_heads(scores: torch.Tensor, mask: torch.Tensor, single_root: bool
 
     def maximum(terms: torch.Tensor, width: int) -> torch.Tensor:
         best, row = terms.max(-2)
-        # Two sums, right and left, or that of the joined spans.
+        # Two sums, right and left, or the sum over the joined spans.
         chart = rows[:2] if terms.dim() == 5 else rows[2]
         chart[..., width, : row.size(-1)] = row.squeeze(-3)
         return best
@@ -141,7 +141,7 @@ def _read_off(rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     outermost = _by_dependent(torch.stack([rows[0] + position + 1, rows[1] + position])).mT
     splits = rows[2] + position
     kept = _by_dependent(torch.stack([splits, splits + 1])).mT
-    # A token that is done attaches itself to the token behind the last, where nobody looks.
+    # A token that is done attaches itself to the token after the last, where nobody looks.
     itself = position.unsqueeze(1) == position
     kept = torch.where(itself, position, kept.gather(-1, torch.where(itself, 0, outermost)))
     outermost = outermost.masked_fill(itself, tokens)

@@ -126,7 +126,7 @@ def _outside(
 ):  # fmt: skip
     """
     The derivatives of log(goal) with respect to every span, from the widest to the narrowest: `outer` for
-    complete spans, `outer_joined` (symmetric) for joined ones. Marginals are those of arcs times their
+    complete spans, `outer_joined` (symmetric) for joined ones. Marginals are the arcs' times their
     weights.
 
     Returns 0 in the lanes where no number reached `limit`, else 1.
@@ -333,7 +333,7 @@ class _Marginals(torch.autograd.Function):
         ctx.single_root = single_root
         ctx.save_for_backward(scores, mask)
         marginals = _inside_outside(scores, mask, single_root)[1] if known is None else known
-        # Rounding makes no probability larger than 1. The gradient is that of the exact ones.
+        # Rounding makes no probability larger than 1. The gradient is taken at the exact ones.
         return marginals.clamp(0.0, 1.0)
 
     @staticmethod

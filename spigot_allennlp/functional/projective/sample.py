@@ -86,7 +86,7 @@ def projective_sample(
     # Returns
 
     `torch.Tensor`
-        `(num_samples, batch, tokens)`: heads as those of `projective_heads`.
+        `(num_samples, batch, tokens)`: heads, as `projective_heads` returns them.
     """
     values, lengths = to_numpy(scores.double()), to_numpy(mask.sum(-1))
     batch_size, tokens = values.shape[:2]

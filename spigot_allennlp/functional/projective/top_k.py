@@ -103,7 +103,7 @@ def projective_top_k(
     # Returns
 
     `Tuple[torch.Tensor, torch.Tensor]`
-        `(batch, k, tokens)`: heads as those of `projective_heads`, and `(batch, k)`: the trees' scores,
+        `(batch, k, tokens)`: heads, as `projective_heads` returns them, and `(batch, k)`: the trees' scores,
         without gradient. Where there are fewer than `k` trees without forbidden arcs, heads of -1 and scores
         of -inf.
     """

@@ -78,7 +78,7 @@ REFUSALS = [
     ("neutral\tA dog\tIt barks", "the line is not JSON: Expecting value"),
     (line()[:-5], "the line is not JSON: "),
     ("[" * 100_000, "the line is not JSON: "),
-    ("[1, 2]", "[1, 2] is no object; valid: an object with the keys gold_label, sentence1, sentence2"),
+    ("[1, 2]", "[1, 2] is not an object; valid: an object with the keys gold_label, sentence1, sentence2"),
     (json.dumps({f"key{n}": n for n in range(1000)}), "is missing; found 'key0', "),
 ]
 
