@@ -83,9 +83,9 @@ def refuse_unknown_keys(instance: Any, kwargs: Dict[str, Any]) -> None:
     # Parameters
 
     instance : `Any`
-        What is being constructed.
+        Object that is being constructed.
     kwargs : `Dict[str, Any]`
-        What its constructor does not know itself.
+        Arguments that its constructor does not know.
 
     # Errors
 

@@ -54,7 +54,7 @@ def check_config_keys(config: Dict[str, Any]) -> None:
     # Parameters
 
     config : `Dict[str, Any]`
-        As `allennlp train` takes it.
+        Config, as `allennlp train` takes it.
 
     # Errors
 

@@ -22,6 +22,7 @@ class Parser:
     # Parameters
 
     predictor : `DependencyGraphPredictor`
+        Predictor of the trained parser.
     batch_size : `int`, optional (default = `32`)
         Number of sentences that are parsed together.
     """

@@ -31,6 +31,7 @@ class GraphEdge(NamedTuple):
     dependent : `int`
         Index of the dependent in the document.
     label : `str`
+        Label of the edge.
     """
 
     head: Optional[int]
@@ -48,6 +49,7 @@ def make_spigot_parser(nlp: Language, name: str, model: str, batch_size: int) ->
     # Parameters
 
     nlp : `spacy.Language`
+        Pipeline that gets the component.
     name : `str`
         Name of the component in the pipeline.
     model : `str`
@@ -67,7 +69,7 @@ class SpigotParser:
     # Parameters
 
     parser : `Parser`
-        One without trees sets graphs only.
+        Parser to apply; a parser without trees sets graphs only.
     """
 
     def __init__(self, parser: Parser) -> None:
@@ -85,6 +87,7 @@ class SpigotParser:
         # Parameters
 
         stream : `Iterable[Doc]`
+            Documents to parse.
         batch_size : `int`, optional (default = `100`)
             Number of documents whose sentences are batched together.
         """

@@ -69,9 +69,11 @@ def draw(
     # Parameters
 
     predictions_file : `str`
+        JSON lines from `allennlp predict`.
     output : `str`
-        An HTML file, or a directory, which is made where there is none.
+        Path of an HTML file, or of a directory, which is made if needed.
     gold_file : `str`, optional (default = `None`)
+        Gold annotation of the same sentences.
     gold_reader : `str`, optional (default = `None`)
         JSON.
 

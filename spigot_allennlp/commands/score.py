@@ -71,6 +71,7 @@ def score_files(gold_file: str, system_file: str, file_format: Optional[str] = N
     # Parameters
 
     gold_file, system_file : `str`
+        Gold file, and the file to score.
     file_format : `str`, optional (default = `None`)
         `"conllu"` or `"sdp"`; `None` goes by the names of the files.
 

@@ -20,10 +20,12 @@ class AlignedWord(NamedTuple):
     # Parameters
 
     form : `str`
+        The word.
     start, end : `int`
-        The characters of the text that its token stands for. The words of a multiword token share all of its
+        Characters of the text that its token stands for. The words of a multiword token share all of its
         characters.
     in_multiword_token : `bool`
+        Whether the word is part of a multiword token.
     """
 
     form: str
@@ -40,8 +42,9 @@ class TokenizedText:
     # Parameters
 
     sentences : `Sequence[Sentence]`
+        Sentences of the file.
     file_path : `str`
-        The file that they were read from, for errors.
+        Path of their file, for errors.
 
     # Errors
 

@@ -37,7 +37,9 @@ class Sentence:
     # Parameters
 
     words : `List[str]`
+        Words of the sentence.
     lemmas : `List[str]`, optional (default = `"_"` for every word)
+        Lemma of each word.
     pos_tags : `List[str]`, optional (default = `"_"` for every word)
         UPOS in CoNLL-U, POS in SDP.
     tags : `List[str]`, optional (default = `"_"` for every word)
@@ -66,8 +68,9 @@ class Sentence:
     comments : `List[str]`, optional
         Comment lines, with their `#`.
     sentence_id : `str`, optional
+        Identifier of the sentence.
     line : `int`, optional
-        Where the sentence begins in its file; ignored in comparisons. `None` where it is from no file.
+        Line that the sentence begins on in its file; ignored in comparisons. `None` where it is from no file.
     """
 
     words: list[str]
@@ -172,9 +175,10 @@ class Sentence:
         # Parameters
 
         text : `str`
+            Text that was tokenized.
         tokens : `Sequence[Token]`
-            With `idx`, their place in the text. Where they lack it, or the text has more than tokens and blanks, the
-            sentence is the one given to `from_tokens`.
+            Tokens with `idx`, their place in the text. Where they lack it, or the text has more than tokens and blanks,
+            the sentence is the one given to `from_tokens`.
         following : `str`, optional (default = `None`)
             The blanks between the last token and the next sentence, if there is one.
         """

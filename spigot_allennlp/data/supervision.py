@@ -9,13 +9,13 @@ class Supervision(NamedTuple):
     # Parameters
 
     name : `str`
-        In the plural, as in "no sentence has graphs".
+        Plural noun for the annotation, as in "no sentence has graphs".
     where : `str`
-        Where files have it.
+        Place of the annotation in files.
     instead : `str`
-        What is valid where the data do not have it.
+        Advice for data without it.
     metrics : `Tuple[str, ...]`, optional (default = `()`)
-        The metrics that compare with it.
+        Metrics that compare with it.
     essential : `bool`, optional (default = `True`)
         Whether validation data need it even if they are not of the same corpora, and no metric above is the trainer's
         `validation_metric`.

@@ -156,6 +156,7 @@ def parse_tree(
     row_lines : `Sequence[int]`
         The number of each word's line.
     file_path : `str`
+        Path that errors name.
     single_root : `bool`
         Whether exactly one word may have head 0, as Universal Dependencies demands of a basic tree.
 

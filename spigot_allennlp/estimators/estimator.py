@@ -19,7 +19,7 @@ class EstimatorOutput(NamedTuple):
     # Parameters
 
     value : `torch.Tensor`
-        What the forward pass used for `z`, in the shape of the scores.
+        Value of `z` in the forward pass, in the shape of the scores.
     outputs : `Dict[str, torch.Tensor]`
         The downstream outputs at `value`.
     instance_loss : `torch.Tensor`, optional
@@ -85,7 +85,9 @@ class Estimator(torch.nn.Module, Registrable):
         mask : `torch.Tensor`, optional
             The structure's mask.
         structure : `LatentStructure`
+            Set of structures that the value is from.
         downstream : `Callable[[Tensor], Dict[str, Tensor]]`
+            Function from the latent value to the downstream outputs.
 
         # Returns
 

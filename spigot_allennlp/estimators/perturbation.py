@@ -61,11 +61,11 @@ class ImplicitMle(Estimator):
     # Parameters
 
     interpolation : `float`, optional (default = `1.0`)
-        `lambda`.
+        `lambda` of the interpolation.
     noise : `str`, optional (default = `"sum_of_gamma"`)
-        `"sum_of_gamma"` (section 4.2) or `"gumbel"` on each part.
+        Kind of noise: `"sum_of_gamma"` (section 4.2), or `"gumbel"` on each part.
     temperature : `float`, optional (default = `1.0`)
-        Multiplies the noise.
+        Factor of the noise.
     adaptive : `bool`, optional (default = `False`)
         Adaptive IMLE (Minervini, Franceschi and Niepert 2023): `lambda = alpha * ||s + noise|| / ||g||` for each
         instance, where `alpha`, which starts at `interpolation`, rises while on average less than one part

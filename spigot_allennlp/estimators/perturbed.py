@@ -28,11 +28,11 @@ class Perturbed(DifferentiableValue):
     num_samples : `int`, optional (default = `10`)
         `M`, the number of argmaxes; the downstream model runs once.
     noise : `str`, optional (default = `"gaussian"`)
-        `"gaussian"` or `"gumbel"` is added. `"multiplicative"` multiplies: `s exp(sigma Z - sigma^2 / 2)` with Gaussian
-        `Z`, which keeps the signs of scores (Dalle et al. 2022); there `grad nu(Z)` is `Z / s`, and scores of 0, which
-        it does not perturb, get no gradient.
+        Kind of noise. `"gaussian"` and `"gumbel"` are added. `"multiplicative"` multiplies: `s exp(sigma Z - sigma^2 /
+        2)` with Gaussian `Z`, which keeps the signs of scores (Dalle et al. 2022); there `grad nu(Z)` is `Z / s`, and
+        scores of 0, which it does not perturb, get no gradient.
     temperature : `float`, optional (default = `1.0`)
-        `sigma`.
+        `sigma`, the scale of the noise.
 
     # Errors
 

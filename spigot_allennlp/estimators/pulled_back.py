@@ -53,10 +53,11 @@ class PulledBack(Estimator):
     intermediate_loss : `str`, optional (default = `"perceptron"`)
         `"perceptron"` (map: argmax), `"cross_entropy"` (marginals) or `"sparsemap"` (SparseMAP).
     forward_map : `str`, optional (default = `"argmax"`)
-        What the downstream model sees: as `start`.
+        Value that the downstream model sees, with the values of `start`.
     step_size : `float`, optional (default = `1.0`)
-        In units of parts per unit of one instance's loss; not divided by the batch size.
+        Size of a step, in parts per unit of one instance's loss; not divided by the batch size.
     num_steps : `int`, optional (default = `1`)
+        Number of pull-back steps.
     max_gradient_norm : `float`, optional (default = `None`)
         The L2 norm over one instance's whole structure to which `g` is clipped before each step (Peng et al. 2018
         use 1).

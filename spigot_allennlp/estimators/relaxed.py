@@ -117,6 +117,7 @@ class GumbelSoftmax(_GumbelRelaxation):
     # Parameters
 
     temperature : `float`, optional (default = `1.0`)
+        Divisor of the perturbed scores; the lower, the closer to argmax.
     relaxed_evaluation : `bool`, optional (default = `False`)
         Whether evaluation uses `marginals(s / temperature)`; otherwise argmax.
 
@@ -140,6 +141,7 @@ class GumbelSparseMap(_GumbelRelaxation):
     # Parameters
 
     temperature : `float`, optional (default = `1.0`)
+        Divisor of the perturbed scores; the lower, the closer to argmax.
     relaxed_evaluation : `bool`, optional (default = `False`)
         Whether evaluation uses `Proj(s / temperature)`; otherwise argmax.
 
@@ -176,6 +178,7 @@ class PerturbAndMap(DifferentiableValue):
     # Parameters
 
     temperature : `float`, optional (default = `1.0`)
+        Divisor of the perturbed scores; the lower, the closer to argmax.
     """
 
     requires = ("marginals",)

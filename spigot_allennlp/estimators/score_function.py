@@ -29,10 +29,11 @@ class ScoreFunction(Estimator):
         pair, for independent choices only, with an even number of samples. For two options that is DisARM (Dong et al.
         2020) or ARMS with pairs (Dimitriev and Zhou 2021); for the pairs of more see `antithetic_pairs`.
     entropy_weight : `float`, optional (default = `0.0`)
-        Subtracts `entropy_weight * H(p)` from the instance loss, which keeps the distribution from collapsing.
+        Weight of the entropy: `entropy_weight * H(p)` is subtracted from the instance loss, which keeps the
+        distribution from collapsing.
     prior_weight : `float`, optional (default = `0.0`)
-        Adds `prior_weight * KL(p || prior)` to the instance loss, with its exact gradient: with weight 1 and a
-        downstream loss of `-log p(x | z)` the sum is the negative evidence lower bound.
+        Weight of the prior: `prior_weight * KL(p || prior)` is added to the instance loss, with its exact gradient.
+        With weight 1 and a downstream loss of `-log p(x | z)` the sum is the negative evidence lower bound.
     prior_scores : `List`, optional (default = `None`)
         The scores of the prior, nested lists that broadcast to the scores of an instance, such as `K` numbers for a
         `categorical` of `K` values; by default the prior is uniform.

@@ -93,12 +93,14 @@ def attach_in_one_pass(
     # Parameters
 
     scores : `torch.Tensor`
+        Scores that receive the surrogate gradient.
     value : `torch.Tensor`
-        What the downstream model sees, in the scores' shape.
+        Value that the downstream model sees, in the scores' shape.
     surrogate : `Callable[[Tensor], Tensor]`
-        Takes `g`, the gradient of each instance's loss at `value`, in at least float32; returns the
-        gradient for the scores. Called without gradient tracking.
+        Function from `g`, the gradient of each instance's loss at `value`, in at least float32, to
+        the gradient for the scores. It is called without gradient tracking.
     downstream : `Downstream`
+        Function from the latent value to the downstream outputs.
 
     # Returns
 
@@ -123,7 +125,7 @@ def attach_as_loss_term(instance_loss: torch.Tensor, scores: torch.Tensor, surro
     instance_loss : `torch.Tensor`
         `(batch,)`.
     scores, surrogate : `torch.Tensor`
-        Of one shape, `(batch, ...)`.
+        Scores and their surrogate gradient, both `(batch, ...)`.
     """
     # Forbidden scores are -inf, which times 0 would be NaN.
     products = torch.where(surrogate == 0, 0.0, scores * surrogate.detach().to(scores.dtype))

@@ -34,7 +34,9 @@ def parts_from_tags(tags: torch.Tensor, num_tags: int, dtype: torch.dtype = torc
     tags : `torch.LongTensor`
         `(..., positions)`, -1 at padding.
     num_tags : `int`
+        Number of tags.
     dtype : `torch.dtype`, optional (default = `torch.float`)
+        Type of the result.
 
     # Returns
 
@@ -121,6 +123,7 @@ def chain_top_k(scores: torch.Tensor, mask: torch.Tensor, k: int) -> tuple[torch
     mask : `torch.BoolTensor`
         `(batch, positions)`
     k : `int`
+        Number of structures.
 
     # Returns
 
@@ -249,6 +252,7 @@ def chain_sample(scores: torch.Tensor, mask: torch.Tensor, num_samples: int) -> 
     mask : `torch.BoolTensor`
         `(batch, positions)`
     num_samples : `int`
+        Number of samples.
 
     # Returns
 

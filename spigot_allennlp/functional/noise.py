@@ -58,6 +58,7 @@ def antithetic_pairs(probabilities: torch.Tensor, num_pairs: int) -> Tuple[torch
     probabilities : `torch.Tensor`
         `(batch, ..., options)`: rows that sum to 1, or to 0 where there is nothing to choose.
     num_pairs : `int`
+        Number of pairs.
 
     # Returns
 

@@ -192,7 +192,7 @@ def project_budget(values: torch.Tensor, budget: float, mask: Optional[torch.Ten
     values : `torch.Tensor`
         `(..., K)`, float32 or float64. `-inf` forbids an entry.
     budget : `float`
-        At least 0; `ValueError` if it is not.
+        Largest sum, at least 0; `ValueError` if it is not.
     mask : `torch.BoolTensor`, optional (default = `None`)
         `(..., K)`: false where an entry does not exist.
 

@@ -18,11 +18,11 @@ class _Cost(NamedTuple):
     # Parameters
 
     launches, launches_per_token : `int`
-        Of the batched path.
+        Kernel launches of the batched path.
     device, host : `float`
         Nanoseconds for one unit of work, of the batched path and of one thread of the compiled kernels.
     arrays : `int`
-        How many of the size of the scores travel to the CPU and back.
+        Number of arrays of the scores' size that travel to the CPU and back.
     cubic : `bool`, optional (default = `True`)
         Whether the unit of work is one score times one token (`n^3` for a sentence), or one score.
     """
@@ -76,7 +76,7 @@ def batched_on_device(operation: str, scores: torch.Tensor) -> bool:
     # Parameters
 
     operation : `str`
-        A key of the table.
+        Key of the table.
     scores : `torch.Tensor`
         `(..., n, n)`, or `(..., n)` for the simplex.
     """

@@ -46,7 +46,7 @@ def tree_depths(heads: torch.Tensor) -> torch.Tensor:
     # Parameters
 
     heads : `torch.Tensor`
-        `(..., tokens)`, as above.
+        `(..., tokens)`, as `arcs_from_heads` takes them.
 
     # Returns
 

@@ -25,7 +25,7 @@ class EstimatorDiagnostics(ReducedOnce):
     # Parameters
 
     names : `Iterable[str]`
-        The estimator's `diagnostics`. All of them from the beginning, as workers exchange means in step.
+        Names of the estimator's `diagnostics`, all from the beginning, as workers exchange means in step.
     """
 
     def __init__(self, names: Iterable[str]) -> None:

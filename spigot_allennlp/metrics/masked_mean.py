@@ -19,6 +19,7 @@ class MaskedMean(ReducedOnce):
         # Parameters
 
         values : `torch.Tensor`
+            Values to average.
         mask : `torch.Tensor`
             Boolean, of the same shape.
         """

@@ -116,6 +116,7 @@ class LatentTreeModel(LatentStructureClassifier):
     # Parameters
 
     vocab : `Vocabulary`
+        Vocabulary of the model.
     tree : `str`, optional (default = `"latent"`)
         `"latent"` or `"none"`.
 

@@ -28,15 +28,22 @@ class LatentClusterClassifier(LoadsOldArchives, LatentStructureClassifier):
     # Parameters
 
     vocab : `Vocabulary`
+        Vocabulary of the model.
     num_clusters : `int`
+        Number of clusters.
     num_features : `int`, optional (default = `100`)
+        Number of features of an instance.
     num_labels : `int`, optional (default = `2`)
+        Number of classes.
     cluster : `str`, optional (default = `"latent"`)
         `"latent"`: a latent cluster. `"gold"`: the gold one, also when evaluating. `"none"`: no cluster, and one
         linear classifier. With the latter two, `structure` and `estimator` are ignored.
     structure : `LatentStructure`, optional (default = `categorical`)
+        Structure of the latent cluster.
     estimator : `Estimator`, optional (default = `spigot`)
+        Estimator of the gradient for the scores.
     initializer : `InitializerApplicator`, optional
+        Initializer of the parameters.
 
     # Errors
 

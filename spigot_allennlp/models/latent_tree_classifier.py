@@ -30,19 +30,25 @@ class LatentTreeClassifier(LatentTreeModel):
     # Parameters
 
     vocab : `Vocabulary`
+        Vocabulary of the model.
     text_field_embedder : `TextFieldEmbedder`
+        Embedder of the words.
     encoder : `Seq2SeqEncoder`, optional (default = `None`)
-        `None` uses the embeddings themselves.
+        Encoder of the embeddings; `None` uses the embeddings themselves.
     tree : `str`, optional (default = `"latent"`)
         `"latent"`, or `"none"`: `x_i = h_i`, the rest unchanged. The keys of the tree are then ignored.
     arc_scorer : `Lazy[ArcScorer]`, optional (default = `mlp`)
+        Scorer of the tree's arcs.
     structure : `LatentStructure`, optional (default = `projective_tree` with `single_root` false)
+        Structure of the tree.
     estimator : `Estimator`, optional (default = `spigot`)
+        Estimator of the gradient for the scores.
     hidden_dim : `int`, optional (default = `100`)
-        Of the layer of ReLU.
+        Size of the layer of ReLU.
     dropout : `float`, optional (default = `0.0`)
         Dropout before and after the encoder, and after the layer of ReLU.
     initializer : `InitializerApplicator`, optional
+        Initializer of the parameters.
 
     # Errors
 
@@ -89,7 +95,9 @@ class LatentTreeClassifier(LatentTreeModel):
         # Parameters
 
         tokens : `TextFieldTensors`
+            Words of the batch.
         metadata : `List[Dict[str, Any]]`
+            Metadata of each instance, as the reader made them.
         label : `torch.Tensor`, optional
             `(batch,)`.
 

@@ -37,20 +37,24 @@ class LatentTreeEntailment(LatentTreeModel):
     # Parameters
 
     vocab : `Vocabulary`
+        Vocabulary of the model.
     text_field_embedder : `TextFieldEmbedder`
+        Embedder of the words.
     tree : `str`, optional (default = `"latent"`)
-        `"latent"`, or `"none"`: `e[i, j] = <h_i, h_j>`, the rest unchanged. The keys of the tree are then of no
-        account.
+        `"latent"`, or `"none"`: `e[i, j] = <h_i, h_j>`, the rest unchanged. The keys of the tree are then ignored.
+
     arc_scorer : `Lazy[ArcScorer]`, optional (default = `mlp`)
-        Scores the arcs from the encodings.
+        Scorer of the arcs between encodings.
     structure : `LatentStructure`, optional (default = `nonprojective_tree` with `single_root` false)
-        Of one sentence.
+        Structure of one sentence's tree.
     estimator : `Estimator`, optional (default = `spigot`)
+        Estimator of the gradient for the scores.
     hidden_dim : `int`, optional (default = `200`)
-        Of all layers.
+        Size of all layers.
     dropout : `float`, optional (default = `0.2`)
-        Behind every layer but the last.
+        Dropout rate after every layer except the last.
     initializer : `InitializerApplicator`, optional
+        Initializer of the parameters.
 
     # Errors
 
@@ -99,7 +103,9 @@ class LatentTreeEntailment(LatentTreeModel):
         # Parameters
 
         premise, hypothesis : `TextFieldTensors`
+            Words of both sentences.
         metadata : `List[Dict[str, Any]]`
+            Metadata of each instance, as the reader made them.
         label : `torch.Tensor`, optional
             `(batch,)`.
 

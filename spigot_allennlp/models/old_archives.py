@@ -65,7 +65,7 @@ def upgraded_config(config: Dict[str, Any], serialization_dir: Any, prefix: str 
         The directory that the archive was unpacked into. It may hold the archives of pre-trained parts, each under the
         key that the part had.
     prefix : `str`, optional (default = `""`)
-        The keys that lead to `config`.
+        Keys that lead to `config`.
 
     # Returns
 

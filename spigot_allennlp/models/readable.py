@@ -57,7 +57,7 @@ def readable_graphs(graph: torch.Tensor, names: Relations, kind: str, values: to
     names : `Relations`
         The names of the labels.
     kind : `str`
-        What the values are: `"score"` or `"probability"`.
+        Kind of the values: `"score"` or `"probability"`.
     values : `torch.Tensor`
         `(batch, 1 + words, 1 + words)`.
     """

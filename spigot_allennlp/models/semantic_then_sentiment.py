@@ -42,29 +42,32 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
     # Parameters
 
     vocab : `Vocabulary`
-        Begins with the parser's.
+        Vocabulary of the model, which begins with the parser's.
     text_field_embedder : `TextFieldEmbedder`
+        Embedder of the words.
     encoder : `Seq2SeqEncoder`, optional (default = `None`)
-        `None` uses the embeddings themselves.
+        Encoder of the embeddings; `None` uses the embeddings themselves.
     graph : `str`, optional (default = `"latent"`)
-        `"latent"`, or `"none"`: `v_i = ReLU(b + W_s h_i)`, the rest unchanged. The keys of the graph are then of no
-        account.
+        `"latent"`, or `"none"`: `v_i = ReLU(b + W_s h_i)`, the rest unchanged. The keys of the graph are then ignored.
+
     semantic_parser : `Model`, optional (default = `None`)
         A `syntactic_then_semantic`; through `from_archive` a pre-trained one.
     frozen_parser : `bool`, optional (default = `False`)
         Whether the parser stays as it is, without dropout.
     structure : `LatentStructure`, optional (default = `labeled_arc_graph`)
-        Or `arc_graph`: arcs without labels.
+        Structure of the graph; `arc_graph` has arcs without labels.
     estimator : `Estimator`, optional (default = `spigot`)
+        Estimator of the gradient for the scores.
     hidden_dim : `int`, optional (default = `100`)
-        Of the words' vectors, and of the layer of ReLU.
+        Size of the words' vectors, and of the layer of ReLU.
     label_dim : `int`, optional (default = `50`)
-        Of the labels' embeddings.
+        Size of the labels' embeddings.
     dropout : `float`, optional (default = `0.5`)
         Dropout before and after the encoder.
     vector_dropout : `float`, optional (default = `0.2`)
         Dropout of the words' vectors, and after the layer of ReLU.
     initializer : `InitializerApplicator`, optional
+        Initializer of the parameters.
 
     # Errors
 
@@ -142,8 +145,9 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
         # Parameters
 
         tokens : `TextFieldTensors`
-            As the classifier's embedder takes them; in a batch of graphs or trees, as the parser's does.
+            Words as the classifier's embedder takes them; in a batch of graphs or trees, as the parser's does.
         metadata : `List[Dict[str, Any]]`
+            Metadata of each instance, as the reader made them.
         parser_tokens : `TextFieldTensors`, optional
             The same words, as the parser's embedder takes them.
         label : `torch.Tensor`, optional
@@ -151,7 +155,7 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
         task : `List[str]`, optional
             Corpus that AllenNLP's `multitask` reader took the batch from; ignored.
         head_indices, head_tags, arc_tags, tops : `torch.Tensor`, optional
-            Of a batch of graphs or trees: see `SyntacticThenSemantic`.
+            Gold annotation in a batch of graphs or trees: see `SyntacticThenSemantic`.
 
         # Returns
 

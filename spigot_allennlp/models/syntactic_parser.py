@@ -39,14 +39,19 @@ class SyntacticParser(KeepsArchives):
     # Parameters
 
     vocab : `Vocabulary`
+        Vocabulary of the model.
     text_field_embedder : `TextFieldEmbedder`
+        Embedder of the words.
     encoder : `Seq2SeqEncoder`, optional (default = `None`)
+        Encoder of the embeddings; `None` uses the embeddings themselves.
     syntactic_head : `Lazy[ParserHead]`, optional
-        What scores, learns and prunes arcs and relations: an object with the keys of `ParserHead`.
+        Scorer, loss and pruner of arcs and relations: an object with the keys of `ParserHead`.
     structure : `LatentStructure`, optional (default = `projective_tree`)
         The structure that is decoded.
     dropout : `float`, optional (default = `0.0`)
+        Dropout rate before and after the encoder.
     initializer : `InitializerApplicator`, optional
+        Initializer of the parameters.
 
     # Errors
 
@@ -83,6 +88,7 @@ class SyntacticParser(KeepsArchives):
         # Parameters
 
         tokens : `TextFieldTensors`
+            Words of the batch.
         word_dropout : `bool`, optional (default = `True`)
             Whether words are dropped, if this model does so in training. Peng et al. (2018) do not where the parser is
             an intermediate layer.
@@ -112,13 +118,15 @@ class SyntacticParser(KeepsArchives):
         # Parameters
 
         tokens : `TextFieldTensors`
+            Words of the batch.
         metadata : `List[Dict[str, Any]]`
+            Metadata of each instance, as the reader made them.
         head_indices, head_tags : `torch.Tensor`, optional
             Gold heads (0 is ROOT) and relations, `(batch, words)`.
         arc_tags, tops : `torch.Tensor`, optional
-            Of the graphs that may stand beside the trees; not used.
+            Graphs that may stand beside the trees; not used.
         task : `List[str]`, optional
-            What AllenNLP's `multitask` reader calls the corpus; not used.
+            Name of the corpus from AllenNLP's `multitask` reader; not used.
 
         # Returns
 

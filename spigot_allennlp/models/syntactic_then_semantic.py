@@ -54,9 +54,11 @@ class SyntacticThenSemantic(KeepsArchives, LatentStructureModel):
     # Parameters
 
     vocab : `Vocabulary`
+        Vocabulary of the model.
     text_field_embedder : `TextFieldEmbedder`
+        Embedder of the words.
     encoder : `Seq2SeqEncoder`, optional (default = `None`)
-        `None` uses the embeddings themselves.
+        Encoder of the embeddings; `None` uses the embeddings themselves.
     syntax : `str`, optional (default = `"latent"`)
         `"latent"`: a latent tree. `"gold"`: gold trees, also when evaluating. `"none"`: no tree, the rest unchanged.
     syntactic_parser : `Model`, optional (default = `None`)
@@ -65,18 +67,22 @@ class SyntacticThenSemantic(KeepsArchives, LatentStructureModel):
     frozen_parser : `bool`, optional (default = `False`)
         Whether `syntactic_parser` stays as it is, without dropout.
     syntactic_head : `Lazy[ParserHead]`, optional
-        What scores, learns and prunes the tree where the encoder is shared: an object with the keys of `ParserHead`. A
+        Scorer, loss and pruner of the tree where the encoder is shared: an object with the keys of `ParserHead`. A
         `syntactic_parser` brings its own.
     structure : `LatentStructure`, optional (default = `projective_tree`)
+        Structure of the tree.
     estimator : `Estimator`, optional (default = `spigot`)
+        Estimator of the gradient for the scores.
     syntactic_loss_weight : `Union[float, WeightSchedule]`, optional (default = `1.0`)
         Weight of the supervised syntactic loss; 0 leaves the tree purely latent. Sentences without a gold tree add
         nothing.
     graph_head : `Lazy[GraphHead]`, optional
-        What scores, learns, prunes and decodes the graph: an object with the keys of `GraphHead`. The model of its
+        Scorer, loss, pruner and decoder of the graph: an object with the keys of `GraphHead`. The model of its
         pruner is of this type.
     dropout : `float`, optional (default = `0.0`)
+        Dropout rate before and after the encoder.
     initializer : `InitializerApplicator`, optional
+        Initializer of the parameters.
 
     # Errors
 
@@ -187,7 +193,9 @@ class SyntacticThenSemantic(KeepsArchives, LatentStructureModel):
         # Parameters
 
         tokens : `TextFieldTensors`
+            Words of the batch.
         metadata : `List[Dict[str, Any]]`
+            Metadata of each instance, as the reader made them.
         head_indices, head_tags : `torch.Tensor`, optional
             Gold heads (0 is ROOT, -1 unknown) and relations, `(batch, words)`.
         arc_tags : `torch.Tensor`, optional
@@ -196,7 +204,7 @@ class SyntacticThenSemantic(KeepsArchives, LatentStructureModel):
         tops : `torch.Tensor`, optional
             `(batch, words)`: 1 for top nodes.
         task : `List[str]`, optional
-            What AllenNLP's `multitask` reader calls the corpus; not used, as its fields say what it has.
+            Name of the corpus from AllenNLP's `multitask` reader; not used, as its fields say what it has.
 
         # Returns
 

@@ -9,9 +9,9 @@ def check_vocabulary(vocab: Vocabulary, part: Vocabulary, key: str) -> None:
     # Parameters
 
     vocab, part : `Vocabulary`
-        Of the model and of its part.
+        Vocabularies of the model and of its part.
     key : `str`
-        What the part is in the model's config.
+        Key of the part in the model's config.
 
     # Errors
 

@@ -15,8 +15,11 @@ class ArcLabeler(torch.nn.Module):
     input_dim : `int`
         The states' size.
     num_labels : `int`
+        Number of labels.
     label_dim : `int`, optional (default = `64`)
+        Size of the projected states.
     dropout : `float`, optional (default = `0.0`)
+        Dropout rate of the projected states.
     """
 
     def __init__(self, input_dim: int, num_labels: int, label_dim: int = 64, dropout: float = 0.0) -> None:

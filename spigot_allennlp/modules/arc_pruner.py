@@ -76,8 +76,9 @@ class ArcPruner(torch.nn.Module, FromParams):
         # Parameters
 
         tokens : `TextFieldTensors`
+            Words of the batch.
         structure : `LatentStructure`
-            Whose marginals and best structure the scores are for.
+            Structure whose marginals and best structure the scores define.
         gold : `torch.Tensor`, optional
             Boolean `(batch, dependents, heads)`: gold arcs.
         """

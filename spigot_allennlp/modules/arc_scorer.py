@@ -46,6 +46,7 @@ class BiaffineArcScorer(ArcScorer):
     arc_dim : `int`, optional (default = `100`)
         The size of `dep` and `head`.
     dropout : `float`, optional (default = `0.0`)
+        Dropout rate of the projected states.
     """
 
     def __init__(self, input_dim: int, arc_dim: int = 100, dropout: float = 0.0) -> None:

@@ -11,6 +11,7 @@ class AttentionPooling(torch.nn.Module):
     # Parameters
 
     input_dim : `int`
+        Size of the states.
     """
 
     def __init__(self, input_dim: int) -> None:

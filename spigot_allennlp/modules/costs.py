@@ -12,7 +12,7 @@ class Costs:
     # Parameters
 
     false_positive, false_negative : `float`
-        Of a part that is not gold, and of a gold part that is not there.
+        Costs of a part that is not gold, and of a gold part that is missing.
 
     # Errors
 

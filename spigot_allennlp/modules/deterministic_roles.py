@@ -19,8 +19,9 @@ class DeterministicRoles(torch.nn.Module):
     relations : `Relations`
         The labels of the graph.
     roles : `Union[str, List[str]]`
-        Their labels, or `"observed"`: those that occur in the training data, and never twice at one predicate. Each
-        training batch is looked at before it is learned from, so that after the first epoch all data have been.
+        Labels of the roles, or `"observed"`: the labels that occur in the training data, and never twice at one
+        predicate. Each training batch is looked at before it is learned from, so that after the first epoch all data
+        have been.
 
     # Errors
 

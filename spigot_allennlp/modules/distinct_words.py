@@ -15,7 +15,9 @@ class DistinctWordsCharacterEncoder(TokenCharactersEncoder):
     # Parameters
 
     embedding : `Embedding`
+        Embedding of the characters.
     encoder : `Seq2VecEncoder`
+        Encoder from a word's characters to a vector.
     dropout : `float`, optional (default = `0.0`)
         Dropout rate of the encoded words.
     """

@@ -18,6 +18,7 @@ class EmbeddingDropout(BasicTextFieldEmbedder):
     # Parameters
 
     token_embedders : `Dict[str, TokenEmbedder]`
+        Embedders of the representations, by indexer.
     dropout : `float`, optional (default = `0.33`)
         Probability of each representation of each word.
 

@@ -15,11 +15,13 @@ class GraphComposer(torch.nn.Module):
     # Parameters
 
     input_dim : `int`
+        Size of the states.
     output_dim : `int`
+        Size of the composed vectors.
     num_labels : `int`, optional (default = `None`)
-        `None`: arcs without labels.
+        Number of labels; `None` if arcs have none.
     label_dim : `int`, optional (default = `50`)
-        Of `e_l`.
+        Size of `e_l`.
 
     # Errors
 

@@ -27,8 +27,8 @@ class PrunedGraph(NamedTuple):
     # Parameters
 
     inference, loss : `Tuple[torch.Tensor, Optional[torch.Tensor]]`
-        What is not considered, as in `PrunedArcs`: boolean arcs `(batch, dependents, heads)`, and where labels are
-        pruned, labels `(batch, dependents, heads, labels)`.
+        Arcs and labels that are not considered, as in `PrunedArcs`: boolean arcs `(batch, dependents, heads)`, and
+        where labels are pruned, labels `(batch, dependents, heads, labels)`.
     """
 
     inference: Tuple[torch.Tensor, Optional[torch.Tensor]]
@@ -172,6 +172,7 @@ class GraphHead(torch.nn.Module, Registrable):
         # Parameters
 
         tokens : `TextFieldTensors`
+            Words of the batch.
         gold : `torch.Tensor`, optional
             `(batch, dependents, heads)`, a graph of indices (see `Relations`).
 
@@ -236,6 +237,7 @@ class GraphHead(torch.nn.Module, Registrable):
         gold : `torch.Tensor`, optional
             `(batch, dependents, heads)`, a graph of indices (see `Relations`).
         pruned : `PrunedGraph`, optional
+            Arcs and labels that are not considered.
 
         # Returns
 

@@ -91,9 +91,9 @@ class GraphLoss(torch.nn.Module, Registrable):
         # Parameters
 
         scores : `GraphScores`
-            In which gold arcs are possible.
+            Scores in which gold arcs are possible.
         gold : `torch.Tensor`
-            `(batch, dependents, heads)`, a graph of indices (see `Relations`). What label an arc has whose gold label
+            `(batch, dependents, heads)`, a graph of indices (see `Relations`). The label of an arc whose gold label
             is unknown does not count.
         gold_logits : `torch.Tensor`
             `(arcs, labels)`: the scores of the labels of the arcs in `labeled_arcs(gold >= 0)`.

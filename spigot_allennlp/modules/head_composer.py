@@ -13,7 +13,9 @@ class HeadComposer(torch.nn.Module):
     # Parameters
 
     input_dim : `int`
+        Size of the states.
     output_dim : `int`, optional (default = `input_dim`)
+        Size of the composed states.
     activation : `Activation`, optional (default = ELU)
         Function of the composed states.
     """

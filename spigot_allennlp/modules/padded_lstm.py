@@ -19,11 +19,15 @@ class PaddedLstm(PytorchSeq2SeqWrapper):
     # Parameters
 
     input_size, hidden_size : `int`
+        Sizes of the inputs, and of one direction's states.
     num_layers : `int`, optional (default = `1`)
+        Number of layers.
     bias : `bool`, optional (default = `True`)
+        Whether the gates have biases.
     dropout : `float`, optional (default = `0.0`)
-        Between layers.
+        Dropout rate between layers.
     bidirectional : `bool`, optional (default = `False`)
+        Whether a second LSTM reads each layer's input backwards.
     """
 
     def __init__(
@@ -56,7 +60,7 @@ class PaddedLstm(PytorchSeq2SeqWrapper):
         mask : `torch.BoolTensor`
             `(batch, tokens)`, a prefix of each row.
         hidden_state : `torch.Tensor`, optional
-            As `PytorchSeq2SeqWrapper` takes it.
+            Initial state, as `PytorchSeq2SeqWrapper` takes it.
 
         # Returns
 

@@ -26,7 +26,7 @@ class ParserHead(torch.nn.Module, FromParams):
     arc_scorer : `Lazy[ArcScorer]`, optional (default = biaffine)
         Scorer of the arcs.
     loss : `TreeLoss`, optional (default = cross-entropy)
-        Supervised loss of the arcs. That of their relations is the cross-entropy.
+        Supervised loss of the arcs. The loss of their relations is the cross-entropy.
     pruner : `ArcPruner`, optional (default = `None`)
         Pruner of arcs; its model is a `syntactic_parser` that was trained before.
     label_dim : `int`, optional (default = `64`)
@@ -80,6 +80,7 @@ class ParserHead(torch.nn.Module, FromParams):
         scores : `torch.Tensor`
             `(batch, dependents, heads)`.
         tokens : `TextFieldTensors`
+            Words of the batch.
         gold_heads : `torch.Tensor`, optional
             `(batch, tokens)`.
 

@@ -40,7 +40,7 @@ class PosPairs(torch.nn.Module, FromParams):
     indexer : `str`, optional (default = `"pos"`)
         Name of the token indexer of parts of speech, a `single_id`.
     namespace : `str`, optional (default = `"pos"`)
-        Its namespace.
+        Namespace of the parts of speech.
 
     # Errors
 
@@ -71,6 +71,7 @@ class PosPairs(torch.nn.Module, FromParams):
         # Parameters
 
         tokens : `TextFieldTensors`
+            Words of the batch.
         gold : `torch.Tensor`, optional
             `(batch, dependents, heads)`, a graph of indices (see `Relations`); `None` if the batch has no graphs.
         """

@@ -10,6 +10,7 @@ class PredicateScorer(torch.nn.Module):
     input_dim : `int`
         The states' size.
     hidden_dim : `int`
+        Size of the hidden layer.
     """
 
     def __init__(self, input_dim: int, hidden_dim: int) -> None:

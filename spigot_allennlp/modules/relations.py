@@ -29,7 +29,7 @@ class Relations:
     vocab : `Vocabulary`
         The vocabulary that the relations are from.
     namespace : `str`
-        Its namespace.
+        Namespace of the relations.
     """
 
     def __init__(self, vocab: Vocabulary, namespace: str) -> None:

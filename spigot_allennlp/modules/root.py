@@ -8,6 +8,7 @@ class RootSentinel(torch.nn.Module):
     # Parameters
 
     dim : `int`
+        Size of the vector.
     """
 
     def __init__(self, dim: int) -> None:

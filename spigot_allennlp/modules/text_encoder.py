@@ -15,8 +15,9 @@ class TextEncoder(torch.nn.Module):
     # Parameters
 
     text_field_embedder : `TextFieldEmbedder`
+        Embedder of the words.
     encoder : `Seq2SeqEncoder`, optional (default = `None`)
-        `None` uses the embeddings themselves (a transformer, say).
+        Encoder of the embeddings; `None` uses the embeddings themselves (a transformer's, say).
     dropout : `float`, optional (default = `0.0`)
         Dropout before and after the encoder; the same units for all words of a sentence.
     """

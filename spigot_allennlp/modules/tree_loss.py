@@ -46,7 +46,7 @@ class TreeLoss(Registrable):
         gold_heads : `torch.Tensor`
             `(batch, tokens)`, ROOT's own position included. Words whose gold head is -1 do not count.
         structure : `LatentStructure`
-            What is parsed.
+            Structure that is parsed.
 
         # Returns
 
@@ -86,6 +86,7 @@ class HingeTreeLoss(TreeLoss):
     # Parameters
 
     false_positive_cost, false_negative_cost : `float`, optional (default = `0.5`)
+        Costs of a wrong arc and of a missed gold arc.
 
     # Errors
 

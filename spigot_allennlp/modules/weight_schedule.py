@@ -36,7 +36,7 @@ class ConstantWeight(WeightSchedule):
     # Parameters
 
     weight : `float`
-        At least 0.
+        Weight, at least 0.
     """
 
     def __init__(self, weight: float) -> None:
@@ -55,7 +55,7 @@ class LinearWeight(WeightSchedule):
     # Parameters
 
     start, end : `float`
-        At least 0.
+        Weight, at least 0.
     num_steps : `int`
         Training batches between the two.
     """

@@ -26,9 +26,13 @@ class WordDropoutEmbedding(Embedding):
     # Parameters
 
     embedding_dim : `int`
+        Size of the vectors.
     vocab : `Vocabulary`
+        Vocabulary of the model.
     alpha : `float`, optional (default = `0.25`)
+        Constant of the drop rate: the larger, the more words are dropped.
     vocab_namespace : `str`, optional (default = `"tokens"`)
+        Namespace of the words.
 
     The other parameters are `Embedding`'s, except `num_embeddings`.
 

@@ -98,7 +98,7 @@ def loading(archive: Any) -> Iterator[None]:
     # Parameters
 
     archive : `str` or `PathLike`
-        What the caller named; an archive inside of it is one that only its config names.
+        Archive that the caller named; an archive inside it is one that only its config names.
     """
     _watch_pickles()
     token = _archive.set(_archive.get() or str(archive))

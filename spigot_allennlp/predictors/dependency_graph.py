@@ -24,13 +24,15 @@ class DependencyGraphPredictor(SentencePredictor):
     # Parameters
 
     model : `Model`
+        Model to predict with.
     dataset_reader : `DatasetReader`
+        Reader that makes instances.
     tokenizer : `Tokenizer`, optional (default = `offline_spacy`)
-        Splits text.
+        Tokenizer of plain text.
     split_sentences : `bool`, optional (default = `True`)
         Whether a line of plain text is split into sentences, by spaCy's rules. Otherwise it is one sentence.
     skip_invalid_lines : `bool`, optional (default = `False`)
-        See `TextPredictor`. In SDP and CoNLL-U such a line gives nothing.
+        Whether invalid lines are skipped: see `TextPredictor`. In SDP and CoNLL-U such a line gives nothing.
     output_format : `str`, optional (default = `"json"`)
         `"json"` (one object a line), `"sdp"` or `"conllu"`; on the command line:
         `--predictor-args '{"output_format": "conllu"}'`. The heads of a structure that may be no tree (of single-rooted
@@ -67,7 +69,7 @@ class DependencyGraphPredictor(SentencePredictor):
         # Parameters
 
         text : `str`
-            A paragraph.
+            Text of a paragraph.
 
         # Returns
 
@@ -126,7 +128,7 @@ class DependencyGraphPredictor(SentencePredictor):
         # Parameters
 
         sentences : `List[Sentence]`
-            What they hold besides words is kept, except trees and graphs.
+            Sentences to parse. Their other annotation is kept, except trees and graphs.
 
         # Returns
 

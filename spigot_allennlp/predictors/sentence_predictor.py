@@ -25,7 +25,7 @@ class SentencePredictor(TextPredictor):
         # Parameters
 
         sentence : `str`
-            Not tokenised.
+            Text that is not tokenized.
         """
         return self.predict_json({"sentence": sentence})
 

@@ -54,9 +54,11 @@ class TextPredictor(Predictor):
     # Parameters
 
     model : `Model`
+        Model to predict with.
     dataset_reader : `DatasetReader`
+        Reader that makes instances.
     tokenizer : `Tokenizer`, optional (default = the dataset reader's, or `offline_spacy`)
-        Splits text.
+        Tokenizer of plain text.
     skip_invalid_lines : `bool`, optional (default = `False`)
         Whether `allennlp predict` goes on after a line that it cannot read. It then logs a warning with the line's
         number, and in JSON output `{"line": 7, "error": "..."}` takes the place of a prediction.

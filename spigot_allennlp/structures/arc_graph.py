@@ -21,7 +21,7 @@ class ArcGraph(LatentStructure):
     # Parameters
 
     max_heads : `int`, optional (default = `None`)
-        The most heads that a word may have.
+        Largest number of heads of a word.
 
     # Errors
 

@@ -41,11 +41,13 @@ class _Distribution(Distribution):
     # Parameters
 
     structure : `LatentStructure`
+        Set of structures that the distribution is over.
     scores : `torch.Tensor`
         `(*batch, *event)`; the event is one instance's parts.
     mask : `torch.Tensor`, optional
-        `(*batch, ...)`, the structure's own.
+        Mask of the structure, `(*batch, ...)`.
     validate_args : `bool`, optional (default = torch's)
+        Whether arguments and values are checked.
 
     # Errors
 

@@ -256,7 +256,8 @@ class LatentStructure(Registrable):
         mask : `torch.Tensor`
             `(..., tokens)`.
         temperature : `float`, optional (default = `None`)
-            If given, the relaxation `marginals((s + Gumbel) / temperature)`, which has an `rsample`.
+            Temperature of the relaxation `marginals((s + Gumbel) / temperature)`, which has an `rsample`; `None` for
+            the exact distribution.
         validate_args : `bool`, optional (default = torch's)
             Whether values are checked to be structures.
 
@@ -300,7 +301,7 @@ class LatentStructure(Registrable):
         # Parameters
 
         values : `torch.Tensor`
-            In the scores' shape.
+            Values in the scores' shape.
         possible : `torch.Tensor`
             Boolean, same shape: the parts that count. The others become 0.
         """
@@ -516,7 +517,7 @@ def check_dimensions(
     dimensions : `Tuple[str, ...]`
         The dimensions that the model scores.
     parts, example : `str`
-        What parts of these dimensions are, and the name of a structure that has them.
+        Noun for parts of these dimensions, and the name of a structure that has them.
 
     # Errors
 

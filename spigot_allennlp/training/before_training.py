@@ -25,10 +25,11 @@ def check_validation_metric(model: Model, tracker: MetricTracker, loader: Option
     # Parameters
 
     model : `Model`
+        Model that is to be trained.
     tracker : `MetricTracker`
-        Of the trainer's `validation_metric`.
+        Tracker of the trainer's `validation_metric`.
     loader : `DataLoader`, optional
-        Of the validation data.
+        Loader of the validation data.
 
     # Errors
 
@@ -84,9 +85,11 @@ def check_supervision(
     # Parameters
 
     model : `Model`
+        Model that is to be trained.
     loader, validation_loader : `DataLoader`
+        Loaders of training and of validation data.
     tracker : `MetricTracker`
-        Of the trainer's `validation_metric`.
+        Tracker of the trainer's `validation_metric`.
 
     # Errors
 

@@ -40,7 +40,7 @@ class GroupedNormTrainer(DistributedTrainer):
     # Parameters
 
     grad_norm : `Union[float, bool, Dict[str, float]]`, optional (default = `False`)
-        The largest L2 norm of the gradient; of each group's gradient.
+        Largest L2 norm of the gradient, or of each group's gradient.
 
     # Errors
 

@@ -58,9 +58,9 @@ class LatentDiagnostics(TrainerCallback):
     # Parameters
 
     num_batches : `int`, optional (default = `100`)
-        In optimizer steps.
+        Number of optimizer steps.
     max_structures : `int`, optional (default = `64`)
-        The exact gradient is computed for instances with at most that many structures: it takes as many runs of the
+        Largest number of structures of an instance whose exact gradient is computed: it takes as many runs of the
         downstream model.
 
     # Errors
@@ -238,9 +238,9 @@ def exact_gradient(
     # Parameters
 
     scores, mask, structure, downstream
-        As in `Estimator.forward`.
+        Arguments of `Estimator.forward`.
     max_structures : `int`
-        Instances with more are left out.
+        Largest number of structures of an instance; instances with more are left out.
 
     # Returns
 

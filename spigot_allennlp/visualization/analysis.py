@@ -24,12 +24,12 @@ class Analysis:
     # Parameters
 
     sentences : `Dict[str, Sentence]`, optional (default = `{}`)
-        By what stands before `words` in the name of the model's output: `""` for the one of most models, `"premise_"`
-        and `"hypothesis_"` where there are two.
+        Sentences by the prefix of `words` in the name of the model's output: `""` for the one of most models,
+        `"premise_"` and `"hypothesis_"` where there are two.
     label : `str`, optional (default = `None`)
-        The class.
+        Predicted class.
     probabilities : `Dict[str, float]`, optional (default = `{}`)
-        Of the classes.
+        Probability of each class.
     """
 
     sentences: dict[str, Sentence] = field(default_factory=dict)

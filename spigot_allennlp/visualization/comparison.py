@@ -23,6 +23,7 @@ class ComparedArc(NamedTuple):
     # Parameters
 
     dependent, head : `int`
+        Positions of the two words; 0 is ROOT.
     status : `str`
         `"correct"`, `"mislabelled"`, `"missed"` (gold only) or `"spurious"` (predicted only); without gold arcs,
         `"predicted"`.

@@ -64,8 +64,9 @@ class _Half(DependencyRenderer):
     # Parameters
 
     arcs : `List[ComparedArc]`
+        Arcs to draw.
     distance : `int`
-        Between words.
+        Distance between words.
     """
 
     def __init__(self, arcs: Sequence[ComparedArc], distance: int) -> None:
@@ -121,8 +122,9 @@ def draw_sentence(predicted: Sentence, gold: Optional[Sentence] = None) -> str:
     # Parameters
 
     predicted : `Sentence`
+        Predicted annotation.
     gold : `Sentence`, optional (default = `None`)
-        The same words.
+        Gold annotation of the same words.
 
     # Returns
 

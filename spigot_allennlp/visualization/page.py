@@ -46,8 +46,9 @@ def page(title: str, content: Iterable[str], with_gold: bool) -> str:
     # Parameters
 
     title : `str`
+        Title of the page.
     content : `Iterable[str]`
-        HTML.
+        Sections, as HTML.
     with_gold : `bool`
         Whether drawings have gold arcs beside predicted ones: a legend and a switch between them go first.
     """
@@ -76,10 +77,13 @@ def sentence_section(number: int, predicted: Analysis, gold: Optional[Analysis],
     # Parameters
 
     number : `int`
-        From 1, in the file.
+        Number of the sentence in its file, from 1.
     predicted : `Analysis`
+        Predicted annotation.
     gold : `Analysis`, optional
+        Gold annotation; `None` where there is none.
     score : `Score`, optional (default = `None`)
+        Score of the prediction.
     """
     heading = [str(number), predicted.sentence_id or (gold.sentence_id if gold else None)]
     if score is not None:
@@ -105,8 +109,9 @@ def table(
     # Parameters
 
     header : `Sequence[str]`
+        Names of the columns.
     rows : `Iterable[Sequence[Any]]`
-        The first of each is its name; floats are rounded.
+        Rows whose first cell is a name; floats are rounded.
     shades : `Sequence[Sequence[float]]`, optional (default = `None`)
         Shade of each cell after the names, from 0 to 1 (darkest).
     upright : `bool`, optional (default = `False`)

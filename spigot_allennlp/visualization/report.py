@@ -36,15 +36,16 @@ def report(
     # Parameters
 
     title : `str`
+        Title of the page.
     metrics : `Dict[str, Any]`
-        The model's own.
+        Metrics of the model.
     pairs : `Sequence[Pair]`
-        What was predicted of each instance, and what is right.
+        Predicted and gold annotation of each instance.
     num_worst : `int`
-        How many of the instances with the lowest score (`comparison.score`) are drawn; of equals, the longer ones
-        first.
+        Number of instances drawn, lowest score (`comparison.score`) first, and longer ones first among equals.
+
     notes : `Sequence[str]`, optional
-        Lines that go first.
+        Lines at the top of the page.
 
     # Returns
 

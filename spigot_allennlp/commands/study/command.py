@@ -163,14 +163,17 @@ def study(
     # Parameters
 
     plan : `Design`
+        Runs of the study.
     directory : `Path`
-        Created if it does not exist.
+        Directory of the study, created if it does not exist.
     include_package : `Sequence[str]`, optional
-        What the runs import besides the plugins.
+        Modules that the runs import besides the plugins.
     workers : `int`, optional
+        Number of runs that are trained at once.
     executor : `str`, optional (default = `"local"`)
+        Name of a registered `Executor`.
     latent_metric, downstream_metric : `str`, optional
-        What the figure of the latent structure shows.
+        Metrics that the figure of the latent structure shows.
 
     # Returns
 
@@ -272,7 +275,9 @@ class MetricNames:
     # Parameters
 
     plan : `Design`
+        Runs of the study.
     names : `List[str]`
+        Names of the metrics, as the user gave them.
     """
 
     def __init__(self, plan: Design, names: List[str]) -> None:

@@ -55,13 +55,16 @@ class Run(NamedTuple):
     name : `str`
         Name that the run is listed under: the estimator's, or the config's where it is trained as it is.
     config : `str`
+        Path of the config that the run is made from.
     estimator : `str`, optional
-        The registered name.
+        Registered name of the estimator.
     settings : `Dict[str, Any]`
-        The estimator's constructor arguments with their defaults, the learning rate, and what else the study varies.
+        Estimator's constructor arguments with their defaults, the learning rate, and other values that the study
+        varies.
     seed : `int`, optional
+        Random seed; `None` leaves the config's own.
     params : `Dict[str, Any]`
-        All that training is told.
+        Full config of the run, as `allennlp train` takes it.
     """
 
     name: str
@@ -87,11 +90,12 @@ class Design(NamedTuple):
     # Parameters
 
     runs : `List[Run]`
+        All runs of the study.
     configs : `Dict[str, Dict[str, Any]]`
         Configs before the study varies them, without seeds: the base under `"base"`, baselines under
         their names.
     metric : `ValidationMetric`
-        By which settings are chosen, of all configs alike.
+        Metric that settings are chosen by, the same for all configs.
     """
 
     runs: List[Run]
@@ -118,7 +122,7 @@ def read_description(path: Optional[str], flags: Dict[str, Any]) -> Dict[str, An
         A jsonnet file with some of the keys `estimators`, `baselines`, `step_sizes`, `num_steps`, `learning_rates`,
         `seeds` and `overrides`.
     flags : `Dict[str, Any]`
-        The same from the command line, `None` where not given; they replace what the file says.
+        Values of the same keys from the command line, `None` where not given; they replace what the file says.
 
     # Errors
 
@@ -166,11 +170,11 @@ def design(config: str, description: Dict[str, Any], overrides: str = "") -> Des
     # Parameters
 
     config : `str`
-        The base config, which every estimator is put into, at `model.estimator`.
+        Base config, which every estimator is put into, at `model.estimator`.
     description : `Dict[str, Any]`
-        From `read_description`.
+        Description of the study, from `read_description`.
     overrides : `str`, optional
-        As `allennlp train` takes them; for all configs, baselines too.
+        Overrides for all configs, baselines too, as `allennlp train` takes them.
 
     # Errors
 

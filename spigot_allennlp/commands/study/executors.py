@@ -24,9 +24,9 @@ class Job(NamedTuple):
     folder : `str`
         The run's folder, on a file system that whoever trains it shares.
     packages : `List[str]`
-        What to import besides the plugins.
+        Modules to import besides the plugins.
     directory : `str`
-        Where the configs' relative paths begin.
+        Directory that the configs' relative paths start from.
     """
 
     folder: str
@@ -39,9 +39,9 @@ class Progress(NamedTuple):
     # Parameters
 
     running : `List[int]`
-        The indices of the runs that are being trained.
+        Indices of the runs that are being trained.
     ended : `List[Tuple[int, int]]`
-        The indices of those that have just ended, and their exit status.
+        Indices of the runs that have just ended, and their exit status.
     """
 
     running: List[int]
@@ -82,7 +82,7 @@ class Executor(Registrable):
     # Parameters
 
     cores : `int`
-        How many there are, for all runs.
+        Number of cores for all runs together.
     """
 
     default_implementation = "local"
@@ -95,8 +95,9 @@ class Executor(Registrable):
         # Parameters
 
         jobs : `List[Job]`
+            Runs to train, in order.
         workers : `int`, optional (default = one for each core)
-            How many runs are trained at once; they share the cores.
+            Number of runs that are trained at once; they share the cores.
 
         # Returns
 

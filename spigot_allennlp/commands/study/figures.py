@@ -62,10 +62,15 @@ def draw_figures(
     # Parameters
 
     directory : `Path`
+        Directory of the study.
     results : `List[Result]`
+        Results of the runs.
     design : `Design`
+        Runs and configs of the study.
     latent_metric : `str`, optional (default = the first of `LATENT_METRICS` that there is)
+        Metric of the latent structure's quality.
     downstream_metric : `str`, optional (default = the validation metric)
+        Metric of the task's quality.
 
     # Returns
 

@@ -24,7 +24,9 @@ class Result(NamedTuple):
     # Parameters
 
     run : `Run`
+        The run that the result belongs to.
     finished : `bool`
+        Whether training has ended.
     epochs : `List[Dict[str, Any]]`
         The metrics of each epoch, with `epoch` and `epoch_seconds`.
     final : `Dict[str, Any]`
@@ -61,8 +63,9 @@ def read_result(run: Run, folder: Path) -> Result:
     # Parameters
 
     run : `Run`
+        The run that the result belongs to.
     folder : `Path`
-        Its own.
+        Folder of the run.
     """
     state = read_state(folder)
     training = folder / "training"

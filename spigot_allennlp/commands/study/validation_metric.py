@@ -54,7 +54,7 @@ class ValidationMetric(NamedTuple):
         # Parameters
 
         mean : `Callable[[str], Optional[float]]`
-            Of a metric as AllenNLP's `metrics.json` calls it.
+            Function from a metric's name in AllenNLP's `metrics.json` to its mean.
         """
         means = [(sign, mean(f"best_validation_{name}")) for sign, name in self.parts]
         return -math.inf if any(value is None for _, value in means) else sum(sign * value for sign, value in means)

@@ -29,10 +29,11 @@ def main(folder: Path, parent: int, packages: List[str]) -> None:
     # Parameters
 
     folder : `Path`
+        Folder of the run.
     parent : `int`
-        The process that must not be outlived.
+        Process that must not be outlived.
     packages : `List[str]`
-        What to import besides the plugins.
+        Modules to import besides the plugins.
     """
     die_with(parent)
     with FileLock(str(folder / ".lock"), timeout=_LOCK_TIMEOUT):

@@ -65,10 +65,11 @@ def parse_conllu(
     # Parameters
 
     lines : `Iterable[str]`
+        Lines of the file.
     file_path : `str`
-        Named in errors.
+        Path that errors name.
     empty_nodes : `str`, optional (default = `"collapse"`)
-        What becomes of empty nodes (`8.1`). `"collapse"` replaces every path between words (or from ROOT) through empty
+        Treatment of empty nodes (`8.1`). `"collapse"` replaces every path between words (or from ROOT) through empty
         nodes, none of them twice, by one edge. Its label joins the labels of the path, `conj:and>nsubj`, as in the IWPT
         2020 and 2021 evaluations (`enhanced_collapse_empty_nodes.pl` of the UD tools; on cycles of empty nodes alone,
         what that makes of them depends on their order). Paths from a word to itself become `loops`, which are no arcs
@@ -81,7 +82,7 @@ def parse_conllu(
     trees, graphs : `bool`, optional (default = `True`)
         Whether HEAD and DEPREL, and DEPS, are read. What is not read is not checked either.
     absent_graphs : `str`, optional (default = `"refuse"`)
-        What becomes of a sentence without a graph (DEPS is `_` throughout) in a file where others have one: it is
+        Treatment of a sentence without a graph (DEPS is `_` throughout) in a file where others have one: it is
         refused, or with `"empty"` it has a graph without edges, as converted SDP data may have them.
 
     # Returns

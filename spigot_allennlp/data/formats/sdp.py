@@ -78,8 +78,9 @@ def parse_sdp(
     # Parameters
 
     lines : `Iterable[str]`
+        Lines of the file.
     file_path : `str`
-        Named in errors.
+        Path that errors name.
     companion : `Dict[str, CompanionTree]`, optional
         Trees by sentence id, from `parse_companion`: every sentence must have one, of its length.
     trees, graphs : `bool`, optional (default = `True`)
@@ -253,7 +254,7 @@ def parse_companion(lines: Iterable[str], file_path: str, trees: bool = True) ->
         of CoNLL-X and CoNLL-U, where the fifth, seventh and eighth are read; multiword tokens and empty nodes
         are skipped.
     file_path : `str`
-        Named in errors.
+        Path that errors name.
     trees : `bool`, optional (default = `True`)
         Whether heads and relations are read; otherwise the parts of speech are, and nothing else is checked.
 

@@ -45,6 +45,7 @@ class SentimentTree(NamedTuple):
     # Parameters
 
     words : `List[str]`
+        Words of the sentence.
     phrases : `List[Tuple[int, int, Optional[int]]]`
         Start, end (exclusive) and class of every phrase, the sentence itself first; the class is `None` for neutral
         phrases where there are two classes, and for a sentence without a label.
@@ -79,16 +80,16 @@ def parse_sst(
     # Parameters
 
     lines : `Iterable[str]`
-        Blank ones are skipped. The first tells the format.
+        Lines of the file. Blank ones are skipped; the first of the others tells the format.
     file_path : `str`
-        For errors.
+        Path that errors name.
     num_classes : `int`, optional (default = `5`)
-        5, 3 or 2.
+        Number of classes: 5, 3 or 2.
     max_sentence_length : `int`, optional (default = `None`)
-        In words.
+        Largest number of words of a sentence.
     tokenize : `Callable[[str], List[str]]`, optional (default = `split_words`)
-        Splits the sentences of tabbed and JSON lines, which are text. What is tokenised already (trees, `tokens`) stays
-        as it is.
+        Tokenizer for the sentences of tabbed and JSON lines, which are text. Trees and `tokens` stay as they
+        are.
 
     # Returns
 

@@ -18,10 +18,12 @@ class FullBatchDataLoader(DataLoader):
     # Parameters
 
     reader : `DatasetReader`
+        Reader of the data.
     data_path : `str`
+        Path of the data.
     batches_per_epoch : `int`, optional (default = `1`)
-        How often the batch comes in an epoch. What AllenNLP does at the end of each (validation, checkpoints) is then
-        done once in so many updates.
+        Number of times that the batch comes in an epoch. Validation and checkpoints come once in so many updates.
+
 
     # Errors
 

@@ -19,16 +19,17 @@ class ProportionalScheduler(HomogeneousRoundRobinScheduler):
     # Parameters
 
     batch_size : `Union[int, Dict[str, int]]`
-        For all data sets, or for each by its name.
+        Number of instances of a batch, for all data sets or for each by its name.
     drop_last : `bool`, optional (default = `False`)
-        Whether to leave out what is less than a batch.
+        Whether incomplete batches are left out.
     fractions : `Dict[str, float]`, optional (default = `{}`)
-        What part of a data set, by its name, an epoch takes, drawn anew for each; all of those that are not named.
+        Part of each data set that an epoch takes, by the data set's name, drawn anew for each epoch. Data sets that are
+        not named are taken whole.
     sorting_keys : `List[str]`, optional (default = `None`)
         Fields by whose lengths the instances of each data set are grouped into batches, as by AllenNLP's `bucket`
         sampler, so that batches have little padding. `None`: instances stay in the order in which they come.
     padding_noise : `float`, optional (default = `0.1`)
-        The noise that sorting adds to lengths, as a fraction of them, so that batches differ between epochs.
+        Noise that sorting adds to lengths, as a fraction of them, so that batches differ between epochs.
 
     # Errors
 

@@ -52,11 +52,15 @@ class LatentClustersDatasetReader(DatasetReader):
     # Parameters
 
     num_clusters : `int`
+        Number of clusters.
     num_features : `int`, optional (default = `100`)
+        Number of features of an instance.
     train_size, validation_size, test_size : `int`, optional (default = `5000`, `1000`, `1000`)
+        Numbers of instances of the splits.
     noise : `float`, optional (default = `0.1`)
-        The standard deviation within a cluster.
+        Standard deviation within a cluster.
     seed : `int`, optional (default = `0`)
+        Random seed of the data.
 
     # Errors
 
@@ -130,6 +134,7 @@ class LatentClustersDatasetReader(DatasetReader):
         features : `Union[torch.Tensor, Sequence[float]]`
             `(num_features,)`.
         cluster, label : `int`, optional (default = `None`)
+            Indices of the gold cluster and of the class.
         """
         features = torch.as_tensor(features, dtype=torch.float)
         if features.shape != self._centers.shape[1:]:

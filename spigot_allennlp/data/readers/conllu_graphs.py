@@ -19,6 +19,7 @@ class ConlluGraphsDatasetReader(DependencyGraphReader):
     # Parameters
 
     token_indexers : `Dict[str, TokenIndexer]`, optional (default = `{"tokens": SingleIdTokenIndexer()}`)
+        Token indexers of the words.
     empty_nodes : `str`, optional (default = `"collapse"`)
         `"collapse"`: paths through empty nodes become edges (`conj:and>nsubj`); `"drop"`: empty nodes go with
         their edges.

@@ -72,12 +72,13 @@ class DependencyGraphReader(DatasetReader):
     # Parameters
 
     token_indexers : `Dict[str, TokenIndexer]`, optional (default = `{"tokens": SingleIdTokenIndexer()}`)
+        Token indexers of the words.
     trees, graphs : `bool`, optional (default = `True`)
         Whether instances have the trees and the graphs that a file has. A layer that is switched off is neither
         parsed nor checked.
     max_sentence_length : `int`, optional (default = `1000`)
-        In words. A longer sentence is refused (`ConfigurationError`, of one in a file with file and line) before
-        anything is allocated for its arcs; so is a longer one that is to be predicted.
+        Largest number of words of a sentence, in files and in prediction. A longer one is refused
+        (`ConfigurationError`, with file and line if it is in a file) before anything is allocated for its arcs.
     tagger : `str`, optional (default = `None`)
         Name or path of an installed, trained spaCy pipeline. Its lemmas and parts of speech, predicted offline for
         every sentence, in training and in prediction alike, replace what a file has.

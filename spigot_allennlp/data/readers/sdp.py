@@ -20,6 +20,7 @@ class SdpDatasetReader(DependencyGraphReader):
     # Parameters
 
     token_indexers : `Dict[str, TokenIndexer]`, optional (default = `{"tokens": SingleIdTokenIndexer()}`)
+        Token indexers of the words.
     companion : `Union[str, List[str]]`, optional (default = `None`)
         Files with the syntactic trees of the sentences, by sentence id: see `parse_companion`. Between them
         they need a tree for every sentence of every file that this reader reads; they may have more. Their

@@ -56,10 +56,12 @@ class SnliPairsDatasetReader(DatasetReader):
     # Parameters
 
     token_indexers : `Dict[str, TokenIndexer]`, optional (default = `{"tokens": SingleIdTokenIndexer()}`)
+        Token indexers of the words.
     tokenizer : `Tokenizer`, optional (default = `offline_spacy`)
-        Splits text, in files and in what is to be predicted.
+        Tokenizer of text, in files and in prediction.
     max_sentence_length : `int`, optional (default = `1000`)
-        In words. A longer sentence is refused, in a file and in what is to be predicted: memory grows with its square.
+        Largest number of words of a sentence, in files and in prediction; longer ones are refused. Memory grows with
+        its square.
 
     # Errors
 
@@ -128,6 +130,7 @@ class SnliPairsDatasetReader(DatasetReader):
         premise, hypothesis : `Union[str, Sequence[Union[str, Token]]]`
             Words or tokens, or text to tokenise.
         label : `str`, optional (default = `None`)
+            Name of the gold label.
         """
         sentences = {"premise": self._tokens(premise), "hypothesis": self._tokens(hypothesis)}
         fields: dict[str, Field] = {}

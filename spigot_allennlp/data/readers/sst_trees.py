@@ -36,21 +36,22 @@ class SstTreesDatasetReader(DatasetReader):
     # Parameters
 
     token_indexers : `Dict[str, TokenIndexer]`, optional (default = `{"tokens": SingleIdTokenIndexer()}`)
-        What the files do not have, lemmas and parts of speech, is `"_"`, so that an indexer with that `feature_name`
-        works.
+        Token indexers of the words. Lemmas and parts of speech, which the files lack, are `"_"`, so that an indexer
+        with that `feature_name` works.
     granularity : `Union[int, str]`, optional (default = `"5-class"`)
         `"5-class"`, `"3-class"` (negative, neutral, positive) or `"2-class"` (neutral ones are left out), or the number
         alone. The labels of trees are mapped to these classes; labels of other formats have to be these classes.
     use_subtrees : `bool`, optional (default = `False`)
-        Whether every phrase of a tree is an instance, too: for training.
+        Whether every phrase of a tree is an instance, too; meant for training.
     tokenizer : `Tokenizer`, optional (default = `offline_spacy`)
-        Splits text: the sentences of tabbed and JSON lines, and what is to be predicted. For text that is tokenised
+        Tokenizer of text: the sentences of tabbed and JSON lines, and text to predict on. For text that is tokenised
         already, with blanks between words, `"just_spaces"`. Trees and lists of `tokens` stay as they are.
     max_sentence_length : `int`, optional (default = `1000`)
-        In words. A longer sentence is refused, in a file and in what is to be predicted: memory grows with its square.
+        Largest number of words of a sentence, in files and in prediction; longer ones are refused. Memory grows with
+        its square.
     parser_token_indexers : `Dict[str, TokenIndexer]`, optional (default = `None`)
-        Those that the parser was trained with. The vocabulary does not grow by what they index: words that the parser
-        has not seen are unknown to it.
+        Token indexers that the parser was trained with. The vocabulary does not grow by what they index: words that the
+        parser has not seen are unknown to it.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class SstTreesDatasetReader(DatasetReader):
         words : `Union[str, Sequence[Union[str, Token]]]`
             Words or tokens, or text to tokenise.
         label : `Union[int, str]`, optional (default = `None`)
-            The class.
+            Gold class.
         """
         if isinstance(words, str):
             words = self.tokenize(words)

@@ -216,6 +216,7 @@ def projective_heads(scores: torch.Tensor, mask: torch.Tensor, single_root: bool
     mask : `torch.Tensor`
         `(batch, tokens)`, boolean.
     single_root : `bool`, optional (default = `True`)
+        Whether exactly one word hangs on ROOT.
 
     # Returns
 

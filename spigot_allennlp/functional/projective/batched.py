@@ -70,8 +70,9 @@ def _inside(arcs: torch.Tensor, single_root: bool, add_up: Callable[[torch.Tenso
     arcs : `torch.Tensor`
         `(2, components, batch, T, T)`, as of `_by_width`.
     single_root : `bool`
+        Whether exactly one word hangs on ROOT.
     add_up : `Callable[[Tensor, int], Tensor]`
-        Sums `(..., components, batch, rows, spans)` over the rows. Also told the spans' width.
+        Function that sums `(..., components, batch, rows, spans)` over the rows, given the spans' width.
     """
     tokens = arcs.size(-1)
     first, last = (arcs.new_empty(3, *arcs.shape[1:]) for _ in range(2))

@@ -24,7 +24,7 @@ def sparse_distribution(
     point : `torch.Tensor`
         `(batch, ...)`; -inf forbids a part.
     oracle : `Callable[[Tensor, LongTensor], Tensor]`
-        As in `active_set`.
+        Argmax, as in `active_set`.
 
     # Returns
 

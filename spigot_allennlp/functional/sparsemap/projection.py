@@ -114,8 +114,8 @@ def active_set(point: torch.Tensor, oracle: Union[Oracle, CompiledOracle], toler
         no part in the distance. An instance all of whose structures are forbidden is projected to 0.
         `ValueError` if any number is NaN or +inf.
     oracle : `Callable[[Tensor, LongTensor], Tensor]` or `CompiledOracle`
-        Called with float64 scores `(some, ...)` and the indices `(some,)` of the instances that they belong
-        to; returns a best structure of each, either as 0/1 of the scores' shape or, cheaper, as a LongTensor
+        Argmax. It is called with float64 scores `(some, ...)` and the indices `(some,)` of their instances;
+        it returns a best structure of each, either as 0/1 of the scores' shape or, cheaper, as a LongTensor
         `(some, S)` of the indices of its parts in the flattened instance, with -1 after the last.
         A `CompiledOracle`, such as `TreeOracle`, is not called, but iterates in compiled code.
     tolerance : `float`, optional (default = `1e-9`)

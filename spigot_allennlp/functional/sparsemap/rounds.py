@@ -52,7 +52,7 @@ def iterate_in_rounds(
     oracle : `Callable[[Tensor, LongTensor], Tensor]`
         The argmax; see `active_set`.
     device : `torch.device`
-        Where the oracle is asked.
+        Device that the oracle runs on.
     """
     batch_size, shape = len(points), points.shape[1:]
     points = points.reshape(batch_size, points[:1].size)
