@@ -4,7 +4,8 @@ Faults of AllenNLP's own commands.
 
 import functools
 import logging
-from types import SimpleNamespace
+import sys
+from types import FunctionType, SimpleNamespace
 from typing import Any, Callable, Dict, Iterator
 from unittest import mock
 
@@ -22,7 +23,7 @@ def apply() -> None:
     # It tells of every plugin, before a command could say what it wants to hear.
     logging.getLogger("allennlp.common.plugins").setLevel(logging.WARNING)
     replace(diff, "checkpoint_diff", _differences_of_counters)
-    replace(build_vocab, "build_vocab_from_args", _overrides_of_build_vocab)
+    _replace_in_its_parser(build_vocab.build_vocab_from_args, _overrides_of_build_vocab)
     replace(predict, "_get_predictor", _silence)
     replace(predict._PredictManager, "run", _progress_of_silent_predictions)
     replace(predict._PredictManager, "_get_json_data", _inputs_of_predictors)
@@ -42,6 +43,22 @@ def _differences_of_counters(original: Callable) -> Callable:
         return original(*floats, *args, **kwargs)
 
     return checkpoint_diff
+
+
+def _replace_in_its_parser(function: Any, make: Callable[[Callable], Callable]) -> None:
+    """
+    The function of a subcommand is in the hands of the parser, which is made before plugins are imported: its code is
+    replaced.
+    """
+    if not hasattr(function, "replacement"):
+        original = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+        function.replacement = make(original)
+        function.__code__ = _call_the_replacement.__code__
+
+
+def _call_the_replacement(args: Any) -> None:
+    # The name is one of AllenNLP's module, whose function gets this code.
+    build_vocab_from_args.replacement(args)  # noqa: F821
 
 
 def _overrides_of_build_vocab(original: Callable) -> Callable:
@@ -82,7 +99,9 @@ def _progress_of_silent_predictions(original: Callable) -> Callable:
         if not self._print_to_console:
             for name in ("_get_json_data", "_get_instance_data"):
                 inputs = getattr(self, name)
-                bar = functools.partial(Tqdm.tqdm, desc="predicting", unit=" inputs", delay=2, disable=None)
+                bar = functools.partial(
+                    Tqdm.tqdm, desc="predicting", unit=" inputs", delay=2, disable=not sys.stderr.isatty()
+                )
                 setattr(self, name, lambda inputs=inputs, bar=bar: bar(inputs()))
         try:
             original(self)
