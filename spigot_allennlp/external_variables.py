@@ -19,6 +19,7 @@ DEFAULTS = {
     "SPIGOT_SNLI_VALIDATION_DATA": "fixtures/snli/dev.jsonl",
     "SPIGOT_WORD_VECTORS": "fixtures/vectors/vectors.txt",
     "SPIGOT_WORD_DIM": "10",
+    "SPIGOT_ESTIMATOR": "spigot",
     "SPIGOT_NUM_CLUSTERS": "3",
     "SPIGOT_PARSER_ARCHIVE": "fixtures/models/syntactic_parser.tar.gz",
     "SPIGOT_SEMANTIC_PARSER_ARCHIVE": "fixtures/models/semantic_parser.tar.gz",

@@ -8,7 +8,7 @@ local embedder = 'model.text_field_embedder.token_embedders.words.';
     { type: 'spigot', max_gradient_norm: 0.15625 },
     'marginals',
   ],
-  baselines: ['training_configs/semantic_then_sentiment/no_graph.jsonnet'],
+  baselines: ['training_configs/semantic_then_sentiment/none.jsonnet'],
   overrides: {
     [embedder + 'pretrained_file']: [null],
     'trainer.num_epochs': [3],

@@ -17,7 +17,7 @@ local embedder = 'model.text_field_embedder.token_embedders.tokens.';
     'imle',
     'blackbox',
   ],
-  baselines: ['training_configs/sentiment/no_tree.jsonnet'],
+  baselines: ['training_configs/sentiment/none.jsonnet'],
   overrides: {
     [embedder + 'embedding_dim']: [100],
     [embedder + 'pretrained_file']: [null],

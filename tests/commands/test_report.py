@@ -118,7 +118,7 @@ def test_of_classes(tmp_path):
     corpus = tmp_path / "corpus.tsv"
     corpus.write_text("1\tgood\n0\tbad\n1\tgood film\n0\ta bad <film>\n")
     config = Params.from_file(
-        str(PROJECT_ROOT / "training_configs" / "sentiment" / "spigot.jsonnet"),
+        str(PROJECT_ROOT / "training_configs" / "sentiment" / "latent.jsonnet"),
         json.dumps(
             {
                 "train_data_path": str(corpus),

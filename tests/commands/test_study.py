@@ -100,7 +100,7 @@ def imports():
     torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
 
 
-def plan(overrides: Dict[str, Any] = TINY, base: str = "spigot", **flags: Any) -> Design:
+def plan(overrides: Dict[str, Any] = TINY, base: str = "latent", **flags: Any) -> Design:
     flags = {"estimators": ["spigot", "marginals"], "seeds": [1, 2], **flags}
     return design(str(CLUSTERS / f"{base}.jsonnet"), read_description(None, flags), json.dumps(overrides))
 
@@ -348,7 +348,7 @@ class TestFaults:
         assert begun == {"spigot", "none"} and len(list(tmp_path.glob("runs/*/training"))) == 2
 
     def test_a_metric_of_a_baseline_alone(self, tmp_path):
-        design_ = plan(base="none", estimators=[], seeds=[1], baselines=[str(CLUSTERS / "spigot.jsonnet")])
+        design_ = plan(base="none", estimators=[], seeds=[1], baselines=[str(CLUSTERS / "latent.jsonnet")])
         assert study(design_, tmp_path, workers=1, executor="forked", latent_metric="v_measure") == []
 
     def test_a_run_that_fails(self, tmp_path, capsys):
@@ -376,7 +376,7 @@ PROGRAM = [sys.executable, "-m", "spigot_allennlp"]
 
 
 def arguments(directory: Path, overrides: Dict[str, Any], *more: str) -> List[str]:
-    config = str(CLUSTERS / "spigot.jsonnet")
+    config = str(CLUSTERS / "latent.jsonnet")
     return ["study", config, "-s", str(directory), "-o", json.dumps(overrides), *more]
 
 

@@ -14,7 +14,7 @@ from spigot_allennlp.structures import LatentStructure, ProjectiveTree
 from tests.conftest import PROJECT_ROOT
 
 CLUSTERS = PROJECT_ROOT / "training_configs" / "clusters"
-BASE = str(CLUSTERS / "spigot.jsonnet")
+BASE = str(CLUSTERS / "latent.jsonnet")
 
 
 @LatentStructure.register("without_top_k")
@@ -52,7 +52,7 @@ class TestRuns:
 
     def test_the_config_alone(self):
         (run,) = designed().runs
-        assert (run.name, run.estimator, run.seed) == ("spigot", "spigot", 13370)
+        assert (run.name, run.estimator, run.seed) == ("latent", "spigot", 13370)
         assert run.settings["step_size"] == 1 and run.settings["num_steps"] == 1
         assert run.settings["learning_rate"] == 0.002
 
@@ -99,11 +99,11 @@ class TestRuns:
         assert {"step_size", "num_steps", "learning_rate"} < set(plan.varying())
 
     def test_baselines_keep_their_models_and_have_the_seeds(self):
-        none, spigot = str(CLUSTERS / "none.jsonnet"), str(CLUSTERS / "spigot.jsonnet")
+        none, latent = str(CLUSTERS / "none.jsonnet"), str(CLUSTERS / "latent.jsonnet")
         plan = designed(
-            '{"trainer.num_epochs": 2}', estimators=["spigot"], step_sizes=[0.5], seeds=[1, 2], baselines=[none, spigot]
+            '{"trainer.num_epochs": 2}', estimators=["spigot"], step_sizes=[0.5], seeds=[1, 2], baselines=[none, latent]
         )
-        names = ["spigot", "none", spigot[: -len(".jsonnet")]]
+        names = ["spigot", "none", "latent"]
         assert [(run.name, run.seed) for run in plan.runs] == [(name, seed) for name in names for seed in (1, 2)]
         assert plan.runs[2].params["model"]["cluster"] == "none" and plan.runs[2].estimator is None
         assert all(run.params["trainer"]["num_epochs"] == 2 for run in plan.runs)
@@ -173,23 +173,23 @@ class TestRefusals:
             ({"estimators": [{"type": "spigot", "step_size": []}]}, "spigot: step_size has no values"),
             (
                 {"estimators": [{"type": "spigot", "step_size": ["big"]}]},
-                "spigot.jsonnet with .*'big'.*step_size to be",
+                "latent.jsonnet with .*'big'.*step_size to be",
             ),
             (
                 {"estimators": [{"type": "spigot", "num_steps": 1.5}]},
                 "with the estimator spigot, .*1.5.*num_steps to be",
             ),
             ({"estimators": [{"type": "spigot", "name": 3}]}, "an estimator is called 3; valid: a string"),
-            ({"overrides": {"model": [1]}}, "spigot.jsonnet has no model and trainer"),
+            ({"overrides": {"model": [1]}}, "latent.jsonnet has no model and trainer"),
             ({"overrides": {"model.estimator.step_size": [1, -1]}}, "step_size is -1; valid: a number > 0"),
-            ({"overrides": {"model.structure": ["tree"]}}, "with the estimator spigot, .*tree not in acceptable"),
+            ({"overrides": {"model.structure": ["tree"]}}, "with the estimator latent, .*tree not in acceptable"),
             (
                 {"estimators": ["spigot"], "overrides": {"model.estimator.step_size": [1, 2]}},
                 "'model.estimator.step_size' is overridden in a config whose estimator the study replaces",
             ),
             (
                 {"overrides": {"trainer.validation_metric": ["+v_measure"]}},
-                "spigot has another .*more v_measure and more",
+                "latent has another .*more v_measure and more",
             ),
             ("{estimators: [", "study.jsonnet cannot be read"),
             ([{"type": "spigot"}], r'study.jsonnet is \[{"type": "spigot"}\]; valid: an object'),
@@ -215,7 +215,7 @@ class TestRefusals:
             designed(overrides, estimators=["ste"])
 
     def test_estimator_that_the_structure_cannot_serve(self):
-        config = str(PROJECT_ROOT / "training_configs" / "sentiment" / "spigot.jsonnet")
+        config = str(PROJECT_ROOT / "training_configs" / "sentiment" / "latent.jsonnet")
         overrides = json.dumps({"model.structure": "without_top_k"})
         assert len(designed(overrides, config=config, estimators=["spigot"]).runs) == 1
         with pytest.raises(ConfigurationError, match="minimum_risk.* 'top_k', which .*without_top_k"):
@@ -244,7 +244,7 @@ class TestRefusals:
 def test_a_misspelt_key_of_an_override(overrides: dict):
     """Not in every run."""
     key = next(iter(overrides)).rpartition(".")[2]
-    with pytest.raises(ConfigurationError, match=f"spigot.jsonnet, with its overrides: .* has no key '{key}'; valid: "):
+    with pytest.raises(ConfigurationError, match=f"latent.jsonnet, with its overrides: .* has no key '{key}'; valid: "):
         designed(json.dumps(overrides))
     with pytest.raises(ConfigurationError, match=f"has no key '{key}'"):
         design(BASE, read_description(None, {"overrides": {name: [value] for name, value in overrides.items()}}))

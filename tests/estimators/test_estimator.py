@@ -87,7 +87,7 @@ BAD_VALUES = {
     "prior_weight": (-1.0,),
 }
 # Without a range, or with tests of their own.
-OTHER_KEYS = {"relaxed_evaluation", "adaptive", "prior_scores"}
+OTHER_KEYS = {"relaxed_evaluation", "adaptive", "center_gradient", "prior_scores"}
 
 
 def keys_of(name: str) -> list[str]:

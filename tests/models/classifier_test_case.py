@@ -47,15 +47,15 @@ class ConfigsTestCase(ModelTestCase):
 
     folder : `Path`
         Where the configs are.
-    without : `Set[str]`
-        Those that are no estimators'.
+    others : `Set[str]`
+        Those beside `latent`.
     """
 
     folder: ClassVar[Path]
-    without: ClassVar[Set[str]]
+    others: ClassVar[Set[str]]
 
     def test_an_estimator_each(self):
-        check_an_estimator_each(self.folder, self.without)
+        check_an_estimator_each(self.folder, self.others)
 
     def check_train_save_and_load(self, name: str, path: Path, corpus: str, ignored: Set[str], **keys: Any) -> None:
         """Of the config called `name`, at `path`; `ignored` are parameters that need no gradient."""
@@ -82,16 +82,17 @@ def overrides(corpus: str, **keys: Any) -> Dict[str, Any]:
 
 
 class LatentTreeConfigsTestCase(ConfigsTestCase):
-    without = {"no_tree"}
+    others = {"none"}
 
     def test_the_baseline(self):
-        assert Params.from_file(str(self.folder / "no_tree.jsonnet"))["model"]["tree"] == "none"
+        assert Params.from_file(str(self.folder / "none.jsonnet"))["model"]["tree"] == "none"
 
     def check_config(self, name: str, corpus: str, **keys: Any) -> None:
+        """`name`: a config, or the estimator of `latent`, as the external variable says it."""
         # What a constant adds to all arcs changes no tree.
-        ignored = {"arc_scorer.score.bias"} if name != "no_tree" else set()
-        changes = overrides(corpus, **keys)
-        self.check_train_save_and_load(name, self.folder / f"{name}.jsonnet", corpus, ignored, **changes)
+        ignored = {"arc_scorer.score.bias"} if name != "none" else set()
+        path = self.folder / f"{name if name in self.others else 'latent'}.jsonnet"
+        self.check_train_save_and_load(name, path, corpus, ignored, **overrides(corpus, **keys))
 
 
 class LatentTreeTestCase:

@@ -16,11 +16,9 @@ from allennlp.models import Model, load_archive
 from spigot_allennlp.estimators import Estimator
 from spigot_allennlp.models import LatentClusterClassifier
 from tests.conftest import PROJECT_ROOT
+from tests.models.configs import ESTIMATORS
 
-ESTIMATORS = [
-    name for name in Estimator.list_available() if Estimator.by_name(name).__module__.startswith("spigot_allennlp.")
-]
-CONFIGS = sorted((PROJECT_ROOT / "training_configs" / "clusters").glob("*.jsonnet"))
+FOLDER = PROJECT_ROOT / "training_configs" / "clusters"
 
 
 def configuration(epochs: int = 2, updates: int = 1, lr: float = 1e-2, noise: float = 0.1, **model: Any) -> dict:
@@ -166,19 +164,17 @@ def test_bad_batches():
         classifier().eval()(torch.randn(2, 5))
 
 
-def test_there_is_a_config_for_every_estimator():
-    names = {path.stem for path in CONFIGS}
-    # `pipeline` learns no clusters.
-    assert names == {*ESTIMATORS, "gold", "none"} - {"pipeline"}
+def test_the_configs():
+    assert {path.stem for path in FOLDER.glob("*.jsonnet")} == {"latent", "gold", "none"}
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config(path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("name", [*ESTIMATORS, "gold", "none"])
+def test_config(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SPIGOT_NUM_CLUSTERS", "4")
-    params = Params.from_file(path)
+    monkeypatch.setenv("SPIGOT_ESTIMATOR", name)
+    params = Params.from_file(FOLDER / f"{name if name in ('gold', 'none') else 'latent'}.jsonnet")
     assert params["dataset_reader"]["num_clusters"] == params["model"]["num_clusters"] == 4
     model = Model.from_params(params["model"], vocab=Vocabulary())
-    expected = path.stem if path.stem not in ("gold", "none") else None
     estimator = getattr(model, "estimator", None)
-    assert estimator is None if expected is None else type(estimator) is Estimator.by_name(expected)
+    assert estimator is None if name in ("gold", "none") else type(estimator) is Estimator.by_name(name)
     assert params["trainer"]["num_epochs"] * params["data_loader"]["batches_per_epoch"] == 10_000

@@ -20,10 +20,9 @@ from tests.models.classifier_test_case import (
     indexed,
     overrides,
 )
-from tests.models.configs import config_names
+from tests.models.configs import some_estimators
 
 FOLDER = PROJECT_ROOT / "training_configs" / "sentiment"
-CONFIGS = config_names(FOLDER)
 
 SENTENCES = [
     "1\tvery good",
@@ -45,8 +44,9 @@ def corpus(tmp_path) -> str:
 class TestConfigs(LatentTreeConfigsTestCase):
     folder = FOLDER
 
-    @pytest.mark.parametrize("name", CONFIGS)
-    def test_train_save_and_load(self, name: str, corpus: str):
+    @pytest.mark.parametrize("name", [*some_estimators(0), "none"])
+    def test_train_save_and_load(self, name: str, corpus: str, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("SPIGOT_ESTIMATOR", name)
         self.check_config(name, corpus, **{"model.dropout": 0.2})
 
     def test_the_published_sizes(self, tmp_path, monkeypatch):
@@ -54,7 +54,7 @@ class TestConfigs(LatentTreeConfigsTestCase):
         vectors.write_text("good " + " ".join(["0.5"] * 300) + "\n")
         monkeypatch.setenv("SPIGOT_WORD_VECTORS", str(vectors))
         monkeypatch.setenv("SPIGOT_WORD_DIM", "300")
-        params = Params.from_file(str(FOLDER / "spigot.jsonnet"))
+        params = Params.from_file(str(FOLDER / "latent.jsonnet"))
         reader = SstTreesDatasetReader(granularity=2)
         instances = indexed(reader, [reader.text_to_instance("good", "1"), reader.text_to_instance("bad", "0")])
         vocab = Vocabulary.from_instances(instances)
@@ -188,7 +188,7 @@ class TestTraining:
         gradients = [parameter.grad for name, parameter in built.model.arc_scorer.named_parameters()]
         assert any(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients) == arrives
 
-    @pytest.mark.parametrize("name", ["no_tree", "spigot"])
+    @pytest.mark.parametrize("name", ["none", "latent"])
     def test_it_learns(self, name, corpus, tmp_path):
         changes = overrides(corpus, **{"trainer.num_epochs": 20, "trainer.optimizer.lr": 0.02})
         train_model(Params.from_file(str(FOLDER / f"{name}.jsonnet"), json.dumps(changes)), tmp_path / "run")

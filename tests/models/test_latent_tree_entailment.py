@@ -19,10 +19,9 @@ from tests.models.classifier_test_case import (
     indexed,
     overrides,
 )
-from tests.models.configs import config_names
+from tests.models.configs import some_estimators
 
 FOLDER = PROJECT_ROOT / "training_configs" / "entailment"
-CONFIGS = config_names(FOLDER)
 SMALL = {"model.hidden_dim": 20, "model.arc_scorer.hidden_dim": 20}
 
 PAIRS = [
@@ -46,8 +45,9 @@ def corpus(tmp_path) -> str:
 class TestConfigs(LatentTreeConfigsTestCase):
     folder = FOLDER
 
-    @pytest.mark.parametrize("name", CONFIGS)
-    def test_train_save_and_load(self, name: str, corpus: str):
+    @pytest.mark.parametrize("name", [*some_estimators(1), "none"])
+    def test_train_save_and_load(self, name: str, corpus: str, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("SPIGOT_ESTIMATOR", name)
         self.check_config(name, corpus, **SMALL)
 
 
@@ -178,7 +178,7 @@ class TestTraining:
     def test_it_learns(self, corpus, tmp_path):
         keys = {"trainer.num_epochs": 40, "trainer.optimizer.lr": 0.02, "model.dropout": 0.0}
         changes = overrides(corpus, **SMALL, **keys)
-        train_model(Params.from_file(str(FOLDER / "spigot.jsonnet"), json.dumps(changes)), tmp_path / "run")
+        train_model(Params.from_file(str(FOLDER / "latent.jsonnet"), json.dumps(changes)), tmp_path / "run")
         metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
         assert metrics["best_validation_accuracy"] == 1.0 and metrics["training_loss"] < 0.1
 

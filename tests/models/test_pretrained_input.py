@@ -114,7 +114,7 @@ def test_files_of_word_vectors(task: str, form: str, tmp_path: Path, monkeypatch
             "model.text_field_embedder.token_embedders.tokens": {"type": "embedding", **keys},
             "model.encoder.input_size": 3 + 16,
         }
-    built = Built(task, "spigot", **overrides)
+    built = Built(task, "spigot" if task == "syntactic_then_semantic" else "latent", **overrides)
     weight = embedding(built.model, name).weight
     namespace = "words" if task == "semantic_then_sentiment" else "tokens"
     known = built.vocab.get_token_to_index_vocabulary(namespace)

@@ -25,7 +25,7 @@ def archive(tmp_path_factory) -> Path:
         "trainer.num_epochs": 10,
         "trainer.optimizer.lr": 0.02,
     }
-    return train("sentiment/spigot.jsonnet", directory / "run", **overrides)
+    return train("sentiment/latent.jsonnet", directory / "run", **overrides)
 
 
 @pytest.fixture(scope="module")

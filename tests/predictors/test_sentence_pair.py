@@ -22,7 +22,7 @@ def archive(tmp_path_factory) -> Path:
         "model.arc_scorer.hidden_dim": 10,
         "trainer.num_epochs": 1,
     }
-    return train("entailment/spigot.jsonnet", tmp_path_factory.mktemp("entailment") / "run", **overrides)
+    return train("entailment/latent.jsonnet", tmp_path_factory.mktemp("entailment") / "run", **overrides)
 
 
 @pytest.fixture(scope="module")

@@ -88,8 +88,8 @@ def test_every_kind_of_estimator(estimator: str, tmp_path: Path):
 @pytest.mark.parametrize(
     ("config", "module", "names"),
     [
-        ("sentiment/spigot", "arc_scorer", "'"),
-        ("clusters/spigot", "scorer", "number 1 of the batch"),
+        ("sentiment/latent", "arc_scorer", "'"),
+        ("clusters/latent", "scorer", "number 1 of the batch"),
         ("syntactic_then_semantic/syntactic_parser", "syntactic_head.arc_scorer", "train-"),
     ],
 )

@@ -1,4 +1,4 @@
 // The upper bound: gold clusters, in training and evaluation.
-(import 'classifier.libsonnet') {
+(import 'base.libsonnet') {
   model+: { cluster: 'gold' },
 }

@@ -1,4 +1,4 @@
 // The lower bound: a linear classifier, and no cluster.
-(import 'classifier.libsonnet') {
+(import 'base.libsonnet') {
   model+: { cluster: 'none' },
 }

@@ -1,5 +1,5 @@
 // The parser as it is: of the classifier's loss nothing reaches it, and nothing is interleaved.
-local config = import 'classifier.libsonnet';
+local config = import 'base.libsonnet';
 
 (config) {
   dataset_reader: config.validation_dataset_reader,

@@ -1,7 +1,7 @@
-// SPIGOT, with a classifier on top of a pre-trained transformer. The parser has the input that it was trained with, which
+// As latent.jsonnet, with a classifier on top of a pre-trained transformer. The parser has the input that it was trained with, which
 // may be a transformer too.
 local transformer = import '../transformer.libsonnet';
-local config = import 'spigot.jsonnet';
+local config = import 'latent.jsonnet';
 
 (config) {
   local sentiment = config.validation_dataset_reader { token_indexers: transformer.token_indexers },

@@ -1,4 +1,4 @@
-// SPIGOT over arcs without labels.
-(import 'spigot.jsonnet') {
+// As latent.jsonnet, over arcs without labels.
+(import 'latent.jsonnet') {
   model+: { structure: 'arc_graph' },
 }

@@ -2,7 +2,7 @@
 The `study` subcommand compares estimators: it puts each of them, with each of its settings and each seed, into one
 config, trains them all, and writes tables and figures of what came of it.
 
-    allennlp study training_configs/clusters/spigot.jsonnet -s studies/clusters \
+    allennlp study training_configs/clusters/latent.jsonnet -s studies/clusters \
         --estimators spigot ste marginals --step-sizes 0.1 1 10 --seeds 1 2 3 \
         --baselines training_configs/clusters/gold.jsonnet training_configs/clusters/none.jsonnet
 """

@@ -1,4 +1,4 @@
 // The baseline: decomposable attention, and no trees.
-(import 'classifier.libsonnet') {
+(import 'base.libsonnet') {
   model+: { tree: 'none' },
 }

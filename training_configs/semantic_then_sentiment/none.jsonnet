@@ -1,5 +1,5 @@
 // The baseline: a BiLSTM, and no graph. No parser is needed.
-local config = import 'classifier.libsonnet';
+local config = import 'base.libsonnet';
 
 (config) {
   dataset_reader: config.validation_dataset_reader { parser_token_indexers: null },

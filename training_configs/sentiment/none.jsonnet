@@ -1,4 +1,4 @@
 // The baseline: a BiLSTM, and no tree.
-(import 'classifier.libsonnet') {
+(import 'base.libsonnet') {
   model+: { tree: 'none' },
 }

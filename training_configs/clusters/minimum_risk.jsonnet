@@ -1,4 +1,0 @@
-// The expected loss over all clusters.
-(import 'classifier.libsonnet') {
-  model+: { estimator: 'minimum_risk' },
-}

@@ -1,4 +1,0 @@
-// Differentiation of black-box solvers (Vlastelica et al. 2020).
-(import 'classifier.libsonnet') {
-  model+: { estimator: 'blackbox' },
-}

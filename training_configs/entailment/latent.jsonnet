@@ -1,0 +1,4 @@
+// The latent trees, with the estimator of SPIGOT_ESTIMATOR.
+(import 'base.libsonnet') {
+  model+: { estimator: (import '../estimators.libsonnet').chosen },
+}

@@ -1,4 +1,0 @@
-// Sampled trees (REINFORCE), with the loss of the best trees as the baseline.
-(import 'classifier.libsonnet') {
-  model+: { estimator: { type: 'score_function', num_samples: 1, baseline: 'self_critic' } },
-}

@@ -1,4 +1,0 @@
-// The expected loss of the five best trees.
-(import 'classifier.libsonnet') {
-  model+: { estimator: { type: 'minimum_risk', k: 5 } },
-}
