@@ -204,3 +204,53 @@ def test_packing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parser: Parser
         # Half a step of three bits, relative to the value; the smallest numbers of half precision are coarser.
         assert after[name].dtype == value.dtype
         torch.testing.assert_close(after[name], value, rtol=2**-4, atol=1e-7)
+
+
+@pytest.fixture(scope="module")
+def english() -> Parser:
+    return spigot_allennlp.load("en_ewt")
+
+
+def test_english(english: Parser):
+    first, second = english("She tried to leave. The books that he wrote sold well.")
+    assert first.heads == [2, 0, 4, 2, 2]
+    assert first.deprels == ["nsubj", "root", "mark", "xcomp", "punct"]
+    # The subject of both verbs, in the graph only.
+    assert (first.arcs[1, 2], first.arcs[1, 4]) == ("nsubj", "nsubj:xsubj")
+    assert second.arcs[5, 2] == "acl:relcl"
+
+
+def test_english_graphs_are_valid(english: Parser):
+    lines = (FIXTURES / "text" / "sentences.txt").read_text(encoding="utf-8")
+    # No grammar at all.
+    noise = [["ζ"], ["."] * 30, "a b c d e of of of and and".split(), ["x" * 200, "\u200b", "1e9"]]
+    for sentence in [*english(lines), *english.parse_words(noise)]:
+        assert sentence.heads.count(0) == 1
+        reached = set(sentence.tops)
+        while True:
+            more = {dependent for dependent, head in sentence.arcs if head in reached} - reached
+            if not more:
+                break
+            reached |= more
+        assert reached == set(range(1, len(sentence) + 1))
+
+
+def test_english_in_spacy():
+    nlp = spacy.blank("en")
+    nlp.add_pipe("spigot_parser")
+    doc = nlp("She tried to leave. Nobody saw her.")
+    assert [(token.text, token.dep_, token.head.text) for token in doc][:2] == [
+        ("She", "nsubj", "tried"),
+        ("tried", "ROOT", "tried"),
+    ]
+    assert [span.root.text for span in doc.sents] == ["tried", "saw"]
+
+
+@pytest.mark.parametrize("name", pretrained.pretrained_names())
+def test_what_ships(name: str):
+    archive = Path(pretrained.archive_file(name))
+    assert archive.stat().st_size <= 16 * 2**20
+    card = (archive.parent / "README.md").read_text(encoding="utf-8")
+    # Where the weights come from, and under which conditions.
+    assert "## Limits" in card and "allennlp train" in card and "CC BY-SA 4.0" in card
+    assert "Attribution" in (archive.parent / "LICENSE.txt").read_text(encoding="utf-8")
