@@ -31,10 +31,10 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
     The classifier has an encoder of its own. Every word's state is conditioned on its heads and their labels
     (`GraphComposer`); the sum over the words goes through a layer of ReLU. The loss is the mean cross-entropy.
 
-    The parts of the structure score as the parser decodes them: its argmax is the graph that the parser predicts, but
-    for constraints on predicates and roles, and for top nodes, which are no arcs between words. Where the parser has a
-    tree of its own in between, it is the one of prediction; of the classifier's loss nothing reaches its scores, unless
-    it is relaxed.
+    The parts of the structure score as the parser decodes them: its argmax is the graph that the parser predicts,
+    except for constraints on predicates and roles, and for top nodes, which are no arcs between words. Where the parser
+    has a tree of its own in between, it is the one of prediction; of the classifier's loss nothing reaches its scores,
+    unless it is relaxed.
 
     A batch with gold graphs or trees in place of labels teaches the parser, by its own loss: what the parser was
     trained on can be interleaved (training_configs/semantic_then_sentiment).
@@ -149,7 +149,7 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
         metadata : `List[Dict[str, Any]]`
             Metadata of each instance, as the reader made them.
         parser_tokens : `TextFieldTensors`, optional
-            The same words, as the parser's embedder takes them.
+            Words of the same sentences, as the parser's embedder takes them.
         label : `torch.Tensor`, optional
             `(batch,)`.
         task : `List[str]`, optional

@@ -294,7 +294,7 @@ class GraphHead(torch.nn.Module, Registrable):
         # Parameters
 
         outputs : `Dict[str, torch.Tensor]`
-            What `forward` returned.
+            Outputs of `forward`.
 
         # Returns
 

@@ -58,7 +58,7 @@ class LatentDiagnostics(TrainerCallback):
     # Parameters
 
     num_batches : `int`, optional (default = `100`)
-        Number of optimizer steps.
+        Number of optimizer steps between two measurements.
     max_structures : `int`, optional (default = `64`)
         Largest number of structures of an instance whose exact gradient is computed: it takes as many runs of the
         downstream model.
