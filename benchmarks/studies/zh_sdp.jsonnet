@@ -4,7 +4,6 @@
     { type: 'spigot', max_gradient_norm: 1.0 },
     { name: 'structured attention', type: 'marginals', relaxed_evaluation: true },
     { type: 'ste', step_size: 0.1, max_gradient_norm: 1.0 },
-    { type: 'spigot_ce', max_gradient_norm: 1.0 },
   ],
   baselines: [
     'benchmarks/studies/zh_sdp/modular_pipeline.jsonnet',
