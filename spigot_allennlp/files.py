@@ -58,7 +58,7 @@ def written_atomically(path: Any, several_writers: bool = False) -> Iterator[str
 
 def save_atomically(content: Any, path: Any) -> None:
     """
-    `torch.save`, by way of `written_atomically`.
+    `torch.save`, through `written_atomically`.
     """
     with written_atomically(path) as part:
         torch.save(content, part)
@@ -66,7 +66,7 @@ def save_atomically(content: Any, path: Any) -> None:
 
 def write_atomically(path: Any, text: str) -> None:
     """
-    Write a text file, by way of `written_atomically`.
+    Write a text file, through `written_atomically`.
     """
     with written_atomically(path) as part, open(part, "w", encoding="utf-8") as file:
         file.write(text)

@@ -63,7 +63,7 @@ def make_spigot_parser(nlp: Language, name: str, model: str, batch_size: int) ->
 class SpigotParser:
     """
     Sets trees and graphs. Sentences that an earlier component has split stay as they are; otherwise they are split at
-    the punctuation that ends sentences (spaCy's `sentencizer`). Tokens that are blank are no words: they are attached
+    the punctuation that ends sentences (spaCy's `sentencizer`). Tokens that are blank are not words: they are attached
     to a neighbor, without a relation.
 
     # Parameters

@@ -47,7 +47,7 @@ class Sentence:
     heads : `List[int]`, optional
         The head of each word in the tree; `None` where there is no tree.
     deprels : `List[str]`, optional
-        The relation of each word to its head; `None` where there is no tree, or it is not labelled.
+        The relation of each word to its head; `None` where there is no tree, or it is not labeled.
     arcs : `Dict[Tuple[int, int], str]`, optional
         `{(dependent, head): label}`, without the edges from ROOT; `None` where there is no graph. Parallel
         edges stand under one label, joined with `|` (as in `nsubj|obj`), and are written as separate edges

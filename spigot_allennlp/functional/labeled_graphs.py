@@ -1,5 +1,5 @@
 """
-MAP inference over graphs with constraints: between the labelled arcs of one predicate, or that all words are connected.
+MAP inference over graphs with constraints: between the labeled arcs of one predicate, or that all words are connected.
 """
 
 from typing import NamedTuple, Optional
@@ -32,7 +32,7 @@ def best_graph(
     deterministic: Optional[torch.Tensor] = None,
 ) -> BestGraph:
     """
-    The labelled graph of highest score,
+    The labeled graph of highest score,
 
         argmax_{y, p}  sum_{d, h, l} y[d, h, l] scores[d, h, l] + sum_h p[h] predicate_scores[h]
 
@@ -75,10 +75,10 @@ def best_connected_graph(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tens
 
         argmax_y  sum_{d, h} y[d, h] scores[d, h]   subject to   y contains an arborescence rooted at ROOT.
 
-    Exact. Of the graphs that contain an arborescence `t`, the best one has the arcs of `t` and all arcs of positive
-    score. It scores `sum_{d, h} max(0, scores[d, h])`, less what the arcs of `t` with negative scores cost. The best
-    `t` is therefore the maximum arborescence for the weights `min(0, scores)` (Chu-Liu-Edmonds), with any number of
-    words below ROOT. O(n^2) for each sentence.
+    The result is exact. Among the graphs that contain an arborescence `t`, the best one has the arcs of `t` and all
+    arcs of positive score. It scores `sum_{d, h} max(0, scores[d, h])`, less what the arcs of `t` with negative scores
+    cost. The best `t` is therefore the maximum arborescence for the weights `min(0, scores)` (Chu-Liu-Edmonds), with
+    any number of words below ROOT. O(n^2) for each sentence.
 
     # Parameters
 

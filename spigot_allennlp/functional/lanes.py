@@ -2,7 +2,7 @@
 Arithmetic on lanes: one number of each of several sentences, side by side in one vector register.
 
 A chart is an array `(rows, columns, width)` whose last axis holds the same cell of `width` sentences, 64
-bytes in all: 16 sentences in float32, 8 in float64. numba has no vector type, and LLVM's vectoriser finds
+bytes in all: 16 sentences in float32, 8 in float64. numba has no vector type, and LLVM's vectorizer finds
 such loops only sometimes and keeps their running sums in memory; so `Lanes` is one, and `load`, `store` and
 the operations below are the few instructions that charts need.
 

@@ -65,7 +65,7 @@ def antithetic_pairs(probabilities: torch.Tensor, num_pairs: int) -> Tuple[torch
     `Tuple[torch.Tensor, torch.Tensor, torch.Tensor]`
         `a` and `b`, 0/1 `(num_pairs, batch, ..., options)`, and `w`, `(num_pairs, batch, ...)`, 0 where they agree.
     """
-    # Of each round: the distribution that both are drawn from, and the probability that it takes place.
+    # For each round: the distribution that both are drawn from, and the probability that it takes place.
     distribution = probabilities.double()
     reached = torch.ones_like(distribution[..., :1])
     rounds, weights = [distribution], [reached]

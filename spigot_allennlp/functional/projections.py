@@ -68,7 +68,7 @@ def _simplex_by_kernel(values: torch.Tensor, total: torch.Tensor) -> torch.Tenso
 
 
 def _simplex_by_sorting(values: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
-    """Held et al. (1974); Martins & Astudillo (2016, algorithm 1): the vectorised form, for GPUs."""
+    """Held et al. (1974); Martins & Astudillo (2016, algorithm 1): the vectorized form, for GPUs."""
     total = total.unsqueeze(-1)
     largest = values.max(dim=-1, keepdim=True).values
     feasible = (largest > -float("inf")) & (total > 0)
@@ -212,7 +212,7 @@ def project_budget(values: torch.Tensor, budget: float, mask: Optional[torch.Ten
 
 def project_labeled_arcs_sequential(arcs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    The projection of Peng et al. (2018, section 4.2) for labelled graphs, arc by arc: first the arc is
+    The projection of Peng et al. (2018, section 4.2) for labeled graphs, arc by arc: first the arc is
     clipped to [0, 1], then its labels are projected onto `{0 <= x <= 1, sum x = arc}`. Feasible, but in
     general not the nearest feasible point: for that see `project_labeled_arcs_jointly`.
 

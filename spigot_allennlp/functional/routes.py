@@ -1,5 +1,5 @@
 """
-Where scores on a GPU are worked on: there, by vectorised torch operations, or on the CPU, by the compiled kernels.
+Where scores on a GPU are worked on: there, by vectorized torch operations, or on the CPU, by the compiled kernels.
 """
 
 from typing import Dict, NamedTuple

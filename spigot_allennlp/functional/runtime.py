@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 # computes inf - inf; the exponential of any difference to a finite score is exactly 0.
 FORBIDDEN = -1e30
 
-# No "nnan" and no "ninf": LLVM may then delete the comparisons by which kernels recognise forbidden parts. What is
-# left is what lets it vectorise sums.
+# No "nnan" and no "ninf": LLVM may then delete the comparisons by which kernels recognize forbidden parts. What is
+# left is what lets it vectorize sums.
 _FASTMATH = {"nsz", "arcp", "contract", "reassoc"}
 
 
@@ -120,7 +120,7 @@ def kernel(function: Optional[Callable] = None, *, fastmath: Any = None, **optio
 
     fastmath : `set` or `bool`, optional (default = re-association without assumptions on NaN and infinity)
         Given `True`, the compiler also assumes that no value is NaN or infinite: kernels whose inputs are
-        clamped to `FORBIDDEN` may say so, and their `max` is then vectorised.
+        clamped to `FORBIDDEN` may say so, and their `max` is then vectorized.
 
     # Errors
 
@@ -209,7 +209,7 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
 def from_numpy(array: np.ndarray, like: torch.Tensor, dtype: Optional[torch.dtype] = None) -> torch.Tensor:
     """
     The array as a tensor on the device of `like`, in `dtype` or the array's own type. A GPU copies it when the current
-    stream gets there; nobody waits.
+    stream gets there; no thread waits.
     """
     tensor = torch.from_numpy(array).to(dtype=dtype)
     if like.device.type == "cuda":

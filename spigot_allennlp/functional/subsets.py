@@ -2,7 +2,7 @@
 Each row takes any subset of at most `limit` of its options: `(batch, rows, options)`.
 
 What a bounded arc graph is made of. `legal` is boolean, of the scores' shape; a score of `-inf` forbids an option. The
-recurrences run over the options and are vectorised over everything else; a state is the number of options taken so
+recurrences run over the options and are vectorized over everything else; a state is the number of options taken so
 far. For any subset, without a limit, options are independent and `spigot_allennlp.functional.independent` serves.
 """
 

@@ -31,7 +31,7 @@ class EstimatorDiagnostics(ReducedOnce):
     def __init__(self, names: Iterable[str]) -> None:
         self._means = {name: MaskedMean() for name in names}
         self._pending: Dict[str, torch.Tensor] = {}
-        # Of an epoch's first batch, and of the latest: kept as tensors, so that no batch waits for the GPU.
+        # From an epoch's first batch, and from the latest: kept as tensors, so that no batch waits for the GPU.
         self._first: Dict[str, torch.Tensor] = {}
         self._last: Dict[str, torch.Tensor] = {}
 

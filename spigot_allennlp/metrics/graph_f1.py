@@ -11,7 +11,7 @@ from spigot_allennlp.metrics.reduced_once import ReducedOnce
 @Metric.register("dependency_graph_f1")
 class DependencyGraphF1(ReducedOnce):
     """
-    Labelled and unlabelled precision, recall and F1 of the arcs of a graph, and the fraction of graphs that are
+    Labeled and unlabeled precision, recall and F1 of the arcs of a graph, and the fraction of graphs that are
     exactly right: the evaluation of SemEval 2014 Task 8 and 2015 Task 18. **Top nodes count as arcs** from a virtual
     node, whose label is right whenever the arc is (Oepen et al. 2014, section 4).
 

@@ -20,7 +20,7 @@ _CLUSTER = ("latent", "gold", "none")
 @Model.register("latent_cluster_classifier")
 class LatentClusterClassifier(LoadsOldArchives, LatentStructureClassifier):
     """
-    Classifies a vector by way of a latent cluster (Mihaylova et al. 2020, section 5.1): a linear layer scores the
+    Classifies a vector through a latent cluster (Mihaylova et al. 2020, section 5.1): a linear layer scores the
     clusters, and each cluster has a linear classifier of its own; the latent value `z` chooses one of them (or mixes
     some), together a bilinear form in `z` and the features. What of the classifier's loss reaches the clusters' scores,
     the estimator decides. The loss is the mean cross-entropy.

@@ -19,7 +19,7 @@ from spigot_allennlp.structures.latent_structure import check_arcs
 @Model.register("latent_tree_classifier")
 class LatentTreeClassifier(LatentTreeModel):
     """
-    Classifies a sentence by way of a latent dependency tree (Mihaylova et al. 2020, section 5.2), for which no gold
+    Classifies a sentence through a latent dependency tree (Mihaylova et al. 2020, section 5.2), for which no gold
     annotation exists: the classifier's loss is all that a tree is learned from, and what of it reaches the arcs'
     scores, the estimator decides. With the estimator `pipeline` nothing does, so the trees come from a random
     scorer.
@@ -82,7 +82,7 @@ class LatentTreeClassifier(LatentTreeModel):
             self._set_latent(structure, estimator, self.arc_scorer)
             dim = 2 * dim
         else:
-            # ROOT is not a token of the sentence, and nobody's head.
+            # ROOT is not a token of the sentence, and no word's head.
             self.text_encoder.root.requires_grad_(False)
         self.pooling = AttentionPooling(dim)
         self.classifier = self._label_scorer(dim, hidden_dim, dropout)

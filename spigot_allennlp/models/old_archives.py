@@ -30,7 +30,7 @@ _RENAMED = {"syntactic_then_semantic": {"frozen_syntax": "frozen_parser"}}
 # The key whose value was 'predicted'.
 _LATENT = {"syntactic_then_semantic": "syntax", "latent_cluster_classifier": "cluster"}
 
-# Of parameters, at any depth: the name of a model's part follows the beginning or a dot.
+# Names of parameters, at any depth: the name of a model's part follows the beginning or a dot.
 _PARAMETERS = (
     (re.compile(r"(?<![^.])parser_head\."), "syntactic_head."),
     (re.compile(r"(?<![^.])head\.(arc_scorer|labeler|pruner)\."), r"syntactic_head.\1."),

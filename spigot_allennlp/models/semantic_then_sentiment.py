@@ -24,7 +24,7 @@ _GRAPH = ("latent", "none")
 @Model.register("semantic_then_sentiment")
 class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
     """
-    Classifies a sentence by way of its semantic graph (Peng et al. 2018, section 4.2). A parser that was trained on
+    Classifies a sentence through its semantic graph (Peng et al. 2018, section 4.2). A parser that was trained on
     graphs scores the arcs; the graph is latent: what of the classifier's loss reaches the scores, and through them the
     parser, the estimator decides.
 
@@ -32,9 +32,9 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
     (`GraphComposer`); the sum over the words goes through a layer of ReLU. The loss is the mean cross-entropy.
 
     The parts of the structure score as the parser decodes them: its argmax is the graph that the parser predicts,
-    except for constraints on predicates and roles, and for top nodes, which are no arcs between words. Where the parser
-    has a tree of its own in between, it is the one of prediction; of the classifier's loss nothing reaches its scores,
-    unless it is relaxed.
+    except for constraints on predicates and roles, and for top nodes, which are not arcs between words. Where the
+    parser has a tree of its own in between, it is the one of prediction; of the classifier's loss nothing reaches its
+    scores, unless it is relaxed.
 
     A batch with gold graphs or trees in place of labels teaches the parser, by its own loss: what the parser was
     trained on can be interleaved (training_configs/semantic_then_sentiment).
@@ -100,7 +100,7 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
         self.graph = one_of("graph", graph, _GRAPH)
         self.frozen_parser = frozen_parser
         self.text_encoder = TextEncoder(text_field_embedder, encoder, dropout)
-        # ROOT is not a word of the sentence, and nobody's head here.
+        # ROOT is not a word of the sentence, and no word's head here.
         self.text_encoder.root.requires_grad_(False)
         dim = self.text_encoder.get_output_dim()
         self.semantic_parser: Optional[SyntacticThenSemantic] = None
@@ -161,10 +161,10 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
 
         `Dict[str, Any]`
             `logits` and `probabilities`, `(batch, labels)`; with a graph, `graph` (what was conditioned on), `(batch,
-            1 + words, 1 + words)`, with labelled arcs `(batch, 1 + words, 1 + words, 1 + arc labels)`, the arc first;
+            1 + words, 1 + words)`, with labeled arcs `(batch, 1 + words, 1 + words, 1 + arc labels)`, the arc first;
             `loss` with labels.
             Made human readable: `words`, `label`, `probabilities` by label, and with a graph `arcs`, each with
-            dependent, head and, if it has one, label; words count from 1. Of a batch of graphs or trees, `loss` in
+            dependent, head and, if it has one, label; words count from 1. For a batch of graphs or trees, `loss` in
             training, else what the parser returns.
         """
         if arc_tags is not None or head_indices is not None:
@@ -206,7 +206,7 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
                 "'parser_token_indexers', such as 'sst_trees'"
             )
         scores, _ = self.semantic_parser.score_labeled_arcs(parser_tokens)
-        # Top nodes are no arcs between words.
+        # Top nodes are not arcs between words.
         from_root = torch.arange(scores.size(2), device=scores.device) == 0
         scores = scores.masked_fill(from_root.view(1, 1, -1, 1), -torch.inf)
         return scores if self.structure.labeled else (scores[..., :1] + scores[..., 1:]).max(-1).values
@@ -235,7 +235,7 @@ class SemanticThenSentiment(KeepsArchives, LatentStructureClassifier):
         return readable
 
     def _readable_arcs(self, graph: torch.Tensor) -> List[List[Dict[str, Any]]]:
-        """Of a relaxed graph, the arcs that have more than half of their mass."""
+        """The arcs of a relaxed graph that have more than half of their mass."""
         labels = graph[..., 1:].argmax(-1) if graph.dim() == 4 else None
         values = _arcs(graph)
         arcs: List[List[Dict[str, Any]]] = [[] for _ in graph]

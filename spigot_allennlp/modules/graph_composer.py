@@ -9,7 +9,7 @@ class GraphComposer(torch.nn.Module):
         v_i = ReLU(b + W_s h_i + (sum_j z[i, j] W_h h_j + sum_{j, l} z[i, j, l] W_r e_l) / max(1, sum_j z[i, j]))
 
     where `z[i, j]` are the arcs, `z[i, j, l]` are their labels, and `e_l` embeds the label `l`. The divisor is held
-    constant in the backward pass, so that `v_i` is linear in `z` as far as an estimator is concerned. Unlabelled arcs
+    constant in the backward pass, so that `v_i` is linear in `z` as far as an estimator is concerned. Unlabeled arcs
     have no last sum.
 
     # Parameters

@@ -20,7 +20,7 @@ class GraphScores(NamedTuple):
     possible : `torch.Tensor`
         Boolean, same shape: the arcs that may be.
     labels : `torch.Tensor`, optional
-        `(batch, dependents, heads, labels)`, of every pair of tokens; `None` where nobody reads it.
+        `(batch, dependents, heads, labels)`, of every pair of tokens; `None` where it is not read.
     predicates : `torch.Tensor`, optional
         `(batch, heads)`, 0 at ROOT and padding.
     """
@@ -43,7 +43,7 @@ class GraphScores(NamedTuple):
 
 class GraphLoss(torch.nn.Module, Registrable):
     """
-    The supervised loss of a labelled graph, and with it what the scores mean.
+    The supervised loss of a labeled graph, and with it what the scores mean.
     """
 
     default_implementation = "cross_entropy"
@@ -139,11 +139,11 @@ class CrossEntropyGraphLoss(GraphLoss):
 @GraphLoss.register("hinge")
 class HingeGraphLoss(GraphLoss):
     """
-    The structured hinge loss of labelled graphs, by cost-augmented decoding (Peng et al. 2018, section 4.1):
+    The structured hinge loss of labeled graphs, by cost-augmented decoding (Peng et al. 2018, section 4.1):
 
         max_y (S(y) + cost(y, gold)) - S(gold)
         S(y) = sum of the scores of the arcs, their labels and the predicates of y
-        cost(y, gold) = false_positive_cost |y - gold|_1 + false_negative_cost |gold - y|_1    (labelled arcs)
+        cost(y, gold) = false_positive_cost |y - gold|_1 + false_negative_cost |gold - y|_1    (labeled arcs)
 
     over all graphs that `best_graph` chooses from. A wrong label is an arc too many and one too few. Exactly 0 where
     the gold graph outscores every other one by its cost. An arc is predicted where the sum of its score and the score
@@ -198,7 +198,7 @@ class HingeGraphLoss(GraphLoss):
         label = torch.where(unknown, labeled.detach().argmax(-1), label)
         labels = torch.arange(labeled.size(-1), device=labeled.device)
         gold_parts = label.unsqueeze(-1) == labels
-        # Of an unknown label nothing is learned: the arc has the one that the model holds best, or none.
+        # Nothing is learned from an unknown label: the arc has the label that the model scores highest, or none.
         labeled = labeled.masked_fill(unknown.unsqueeze(-1) & ~gold_parts, -torch.inf)
         costs = self._costs()
         augmented = costs.augment(labeled.detach(), gold_parts)

@@ -22,7 +22,7 @@ class MlpGraphHead(GraphHead):
 
         u_i = W_self h_i + sum_j z[i, j] W_head h_j + b
 
-    for `u` as the dependent and the head of an arc, the dependent and the head of a labelled arc, and a predicate.
+    for `u` as the dependent and the head of an arc, the dependent and the head of a labeled arc, and a predicate.
 
     # Parameters
 
@@ -93,7 +93,7 @@ class _ArcPerceptron(PairPerceptron):
 
 
 class _LabelPerceptron(PairPerceptron):
-    """As `ArcLabeler`."""
+    """Like `ArcLabeler`."""
 
     @property
     def num_labels(self) -> int:
@@ -109,7 +109,7 @@ class _LabelPerceptron(PairPerceptron):
 
 
 class _PredicatePerceptron(PairPerceptron):
-    """As `PredicateScorer`."""
+    """Like `PredicateScorer`."""
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         (first,) = _ends(states, "predicate")

@@ -127,7 +127,7 @@ class StructureDistribution(_Distribution):
 
     @property
     def variance(self) -> torch.Tensor:
-        """Of each part, a Bernoulli variable by itself."""
+        """One Bernoulli variable for each part."""
         return self.mean * (1.0 - self.mean)
 
     @property

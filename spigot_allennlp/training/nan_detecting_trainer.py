@@ -27,7 +27,7 @@ class NanDetectingTrainer(GroupedNormTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Of the current update, or the one before.
+        # From the current update, or the one before.
         self._batches: Deque[TensorDict] = deque(maxlen=self._num_gradient_accumulation_steps)
 
     def batch_outputs(self, batch: TensorDict, for_training: bool) -> Dict[str, torch.Tensor]:

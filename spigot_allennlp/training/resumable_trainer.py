@@ -50,7 +50,7 @@ class ResumableTrainer(NanDetectingTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if "grad_norm" in kwargs and kwargs["grad_norm"] is None:
-            # As for all other keys, `null` is what leaving the key out is.
+            # As for all other keys, `null` means the same as no key.
             kwargs["grad_norm"] = False
         super().__init__(*args, **kwargs)
         # The states of the generators that shuffle, at the beginning of each epoch.
@@ -69,7 +69,7 @@ class ResumableTrainer(NanDetectingTrainer):
             "losses": self._losses,
             "metrics": {path: _data(metric) for path, metric in self._all_metrics()},
         }
-        # Of all workers only the first one writes, but all are asked.
+        # Only the first worker writes, but all are asked.
         self._workers = [state]
         if is_distributed():
             self._workers = [{} for _ in range(self._world_size)]
@@ -203,7 +203,7 @@ class _Progress(TrainerCallback):
 
     def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
         trainer = self._trainer
-        # Of a run that another trainer began there is less to restore.
+        # A run that another trainer began has less to restore.
         if len(state_dict.get("workers", ())) == trainer._world_size:
             rank = torch.distributed.get_rank() if is_distributed() else 0
             trainer._resumed = {**state_dict, "state": state_dict["workers"][rank]}

@@ -64,7 +64,7 @@ def analysis_from_output(output: dict[str, Any]) -> Analysis:
         _require(isinstance(label, (str, int)), "label", label, "a name")
         analysis.label = str(label)
     if isinstance(probabilities, list):
-        # Of classes without names.
+        # For classes without names.
         probabilities = {str(index): probability for index, probability in enumerate(probabilities)}
     if probabilities is not None:
         numbers = isinstance(probabilities, dict) and all(

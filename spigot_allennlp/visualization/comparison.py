@@ -61,7 +61,7 @@ def compare_arcs(predicted: Arcs, gold: Optional[Arcs]) -> list[ComparedArc]:
     """
     All arcs of either, in the order of their words.
 
-    An arc without a label on one side, because that has none at all, is not mislabelled.
+    An arc without a label on one side, because that has none at all, is not mislabeled.
     """
     compared = []
     for arc in sorted({**predicted, **(gold or {})}):
@@ -81,8 +81,8 @@ def compare_arcs(predicted: Arcs, gold: Optional[Arcs]) -> list[ComparedArc]:
 
 def labeled_f1(compared: Iterable[ComparedArc]) -> float:
     """
-    Of the arcs of one sentence (of a tree, where every word has a head on either side: the labelled attachment score);
-    1 where there are none.
+    Score of the arcs of one sentence (for a tree, where every word has a head on either side: the labeled attachment
+    score); 1 where there are none.
     """
     counts = Counter(arc.status for arc in compared)
     total = 2 * (counts["correct"] + counts["mislabelled"]) + counts["missed"] + counts["spurious"]
@@ -118,7 +118,7 @@ def has_gold_arcs(predicted: Analysis, gold: Analysis) -> bool:
 
 def score(predicted: Analysis, gold: Analysis) -> Optional[Score]:
     """
-    Of what a model is for: the F1 of a graph's labelled arcs, else the probability of the right class, else the
+    Score of what a model is for: the F1 of a graph's labeled arcs, else the probability of the right class, else the
     attachment score of a tree; `None` where gold has nothing of what is predicted.
     """
     graph = compare(predicted, gold, graph_arcs)

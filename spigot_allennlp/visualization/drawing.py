@@ -23,7 +23,7 @@ class Pen(NamedTuple):
     meaning: str
 
 
-# Colours that the colour-blind tell apart (Okabe and Ito 2008); width and dashes say the same once more.
+# Colors that the color-blind tell apart (Okabe and Ito 2008); width and dashes say the same once more.
 PENS: dict[Status, Pen] = {
     "predicted": Pen("#333333", 1.5, "none", "predicted"),
     "correct": Pen("#333333", 1.5, "none", "correct"),
@@ -88,14 +88,14 @@ class _Half(DependencyRenderer):
                 "distance": distance,
                 "offset_x": distance // 2 + _MARGIN,
                 "arrow_width": 7,
-                # displaCy moves an arc's end by a quarter of this for every level above it: past the neighbouring word,
+                # displaCy moves an arc's end by a quarter of this for every level above it: past the neighboring word,
                 # where they are many. In fours, so that everything has an integer for its place.
                 "arrow_spacing": 4 * min(3, max(1, distance // (4 * deepest))),
             }
         )
 
     def get_levels(self, arcs: list[dict[str, Any]]) -> dict[tuple[int, int, str], int]:
-        """As displaCy has them, but the same in every run: its own go by the order of a set of strings."""
+        """Like displaCy's, but the same in every run: its own depend on the order of a set of strings."""
         levels = {}
         taken = [0] * max((arc["end"] for arc in arcs), default=0)
         for arc in sorted(arcs, key=lambda arc: (arc["end"] - arc["start"], arc["start"], int(arc["label"]))):
@@ -117,7 +117,7 @@ class _Half(DependencyRenderer):
 def draw_sentence(predicted: Sentence, gold: Optional[Sentence] = None) -> str:
     """
     The tree above the words, the graph below them, each as far as it is predicted; with gold ones, in one picture,
-    where the class of an arc (`displacy-arrow correct`, `mislabelled`, `spurious` or `missed`) tells what became of it.
+    where the class of an arc (`displacy-arrow correct`, `mislabelled`, `spurious` or `missed`) shows its status.
 
     # Parameters
 
@@ -227,7 +227,7 @@ def _write_label(text: ElementTree.Element, arc: ComparedArc) -> None:
 
 
 def _distance(words: Sequence[str], arcs: Sequence[ComparedArc]) -> int:
-    """Between words, for the longest of them, and the labels of arcs between neighbours, to have room."""
+    """Between words, for the longest of them, and the labels of arcs between neighbors, to have room."""
     widths = [len(word) * _CHARACTER_WIDTH for word in words]
     for arc in arcs:
         if abs(arc.dependent - arc.head) == 1 and arc.head > 0:

@@ -24,7 +24,7 @@ LATENT_METRICS = ("v_measure", "uas")
 
 _FIGURES = ("learning_curves.png", "step_size.png", "latent_structure.png")
 
-# Those of Okabe and Ito, told apart by colour-blind readers, without the yellow, which is lost on white.
+# Those of Okabe and Ito, told apart by color-blind readers, without the yellow, which is lost on white.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 _LINES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")

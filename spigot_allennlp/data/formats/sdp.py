@@ -91,7 +91,7 @@ def parse_sdp(
 
     `Iterator[Sentence]`
         The first line that starts with `#` is a sentence's id (headers such as `#SDP 2015` aside), further
-        ones are its comments; a sentence may lack an id. Top nodes are labelled `root`. A tree (of the
+        ones are its comments; a sentence may lack an id. Top nodes are labeled `root`. A tree (of the
         augmented format, or from `companion`) may have several roots, as trees of the task's parsers do. A file
         that is not annotated has no graphs.
 

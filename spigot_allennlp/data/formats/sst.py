@@ -59,7 +59,7 @@ class SentimentTree(NamedTuple):
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a tokenised sentence, with the Penn Treebank's escapes undone."""
+    """The words of a tokenized sentence, with the Penn Treebank's escapes undone."""
     return [unescape(word) for word in re.split(f"[{_SPACE}]+", text) if word]
 
 

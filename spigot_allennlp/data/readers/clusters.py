@@ -38,10 +38,10 @@ class LatentClustersDatasetReader(DatasetReader):
     """
     Makes the data of Mihaylova et al. (2020, section 5.1), in which every cluster has a linear classifier of its own:
 
-        z ~ uniform over the clusters,  x = centre_z + noise * N(0, I),  label = [w_z x > threshold_z]
+        z ~ uniform over the clusters,  x = center_z + noise * N(0, I),  label = [w_z x > threshold_z]
 
-    with centres and weights from N(0, I). A threshold is the mean of `w_z x` over the cluster's *training* instances,
-    in all splits (for a cluster without any, the score of its centre). Nothing is read: the "file path" names the
+    with centers and weights from N(0, I). A threshold is the mean of `w_z x` over the cluster's *training* instances,
+    in all splits (for a cluster without any, the score of its center). Nothing is read: the "file path" names the
     split, `"train"`, `"validation"` or `"test"`. The seed decides everything, on every machine alike, and except for
     the thresholds no split depends on another. The fields:
 

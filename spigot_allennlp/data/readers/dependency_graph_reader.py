@@ -63,7 +63,7 @@ class DependencyGraphReader(DatasetReader):
     - `head_indices`: `SequenceLabelField` of integers, the head of each word, 0 for ROOT. Only where there
       are trees.
     - `head_tags`: `SequenceLabelField` of relations, in the namespace `head_relations`. Only where the trees
-      are labelled.
+      are labeled.
     - `arc_tags`: `AdjacencyField` of labels at `(dependent, head)`, both counted from 0 without ROOT, in the
       namespace `arc_relations`; -1 elsewhere. Only where there are graphs.
     - `tops`: `SequenceLabelField` of 0 and 1. Only where there are graphs.

@@ -31,7 +31,7 @@ _IGNORED = (
 
 class SentencePair(NamedTuple):
     """
-    One line of a file: two sentences, not tokenised, and the label: `-` where its annotators disagreed, `None` where
+    One line of a file: two sentences, not tokenized, and the label: `-` where its annotators disagreed, `None` where
     the line has none.
     """
 
@@ -128,7 +128,7 @@ class SnliPairsDatasetReader(DatasetReader):
         # Parameters
 
         premise, hypothesis : `Union[str, Sequence[Union[str, Token]]]`
-            Words or tokens, or text to tokenise.
+            Words or tokens, or text to tokenize.
         label : `str`, optional (default = `None`)
             Name of the gold label.
         """

@@ -44,7 +44,7 @@ class SstTreesDatasetReader(DatasetReader):
     use_subtrees : `bool`, optional (default = `False`)
         Whether every phrase of a tree is an instance, too; meant for training.
     tokenizer : `Tokenizer`, optional (default = `offline_spacy`)
-        Tokenizer of text: the sentences of tabbed and JSON lines, and text to predict on. For text that is tokenised
+        Tokenizer of text: the sentences of tabbed and JSON lines, and text to predict on. For text that is tokenized
         already, with blanks between words, `"just_spaces"`. Trees and lists of `tokens` stay as they are.
     max_sentence_length : `int`, optional (default = `1000`)
         Largest number of words of a sentence, in files and in prediction; longer ones are refused. Memory grows with
@@ -107,7 +107,7 @@ class SstTreesDatasetReader(DatasetReader):
         # Parameters
 
         words : `Union[str, Sequence[Union[str, Token]]]`
-            Words or tokens, or text to tokenise.
+            Words or tokens, or text to tokenize.
         label : `Union[int, str]`, optional (default = `None`)
             Gold class.
         """

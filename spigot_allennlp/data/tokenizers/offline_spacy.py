@@ -12,7 +12,7 @@ from spacy.tokens import Token as SpacyToken
 @Tokenizer.register("offline_spacy")
 class OfflineSpacyTokenizer(Tokenizer):
     """
-    spaCy's rule-based tokeniser, which needs no download (AllenNLP's `spacy` tokeniser fetches a trained pipeline
+    spaCy's rule-based tokenizer, which needs no download (AllenNLP's `spacy` tokenizer fetches a trained pipeline
     when it is built, and spaCy's pipelines are not on PyPI).
 
     # Parameters

@@ -9,7 +9,7 @@ import torch
 
 from spigot_allennlp.functional.runtime import FORBIDDEN, from_numpy, kernel, parallel_for, to_numpy
 
-# Minus infinity stays a value that compares as it should; only NaN is assumed away, which vectorises the
+# Minus infinity stays a value that compares as it should; only NaN is assumed away, which vectorizes the
 # maxima.
 ORDERED = {"nnan", "nsz"}
 

@@ -111,7 +111,7 @@ def _argmax(scores, order, lengths, single_root, charts, indices, heads, start, 
 @lane_kernel
 def best_heads(scores, single_root, charts, heads):
     """
-    `_argmax` for one sentence: for callers that have one at a time. The lanes are neighbouring spans of the same
+    `_argmax` for one sentence: for callers that have one at a time. The lanes are neighboring spans of the same
     length, which do not depend on each other; all charts hold in `[length, i]` the span from `i` to
     `i + length`. Ties are broken as in `_argmax`, but `r` and `m` are only looked for where the best tree needs
     them.

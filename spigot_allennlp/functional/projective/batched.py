@@ -142,7 +142,7 @@ def _read_off(rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     outermost = _by_dependent(torch.stack([rows[0] + position + 1, rows[1] + position])).mT
     splits = rows[2] + position
     kept = _by_dependent(torch.stack([splits, splits + 1])).mT
-    # A token that is done attaches itself to the token after the last, where nobody looks.
+    # A token that is done attaches itself to the token after the last, where nothing is read.
     itself = position.unsqueeze(1) == position
     kept = torch.where(itself, position, kept.gather(-1, torch.where(itself, 0, outermost)))
     outermost = outermost.masked_fill(itself, tokens)

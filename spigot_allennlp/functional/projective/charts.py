@@ -29,7 +29,7 @@ from spigot_allennlp.functional.runtime import FORBIDDEN, parallel_for
 
 
 def chart(tokens: int, dtype: np.dtype, *kinds: Callable, stored_as: Any = None) -> Any:
-    """An uninitialised chart of lanes (see `lanes.py`), or of `kinds`, the outermost first; aligned."""
+    """An uninitialized chart of lanes (see `lanes.py`), or of `kinds`, the outermost first; aligned."""
     if kinds:
         return kinds[0](*(chart(tokens, dtype, *kinds[1:]) for _ in range(2)))
     shape = (tokens, tokens, BYTES // np.dtype(dtype).itemsize)

@@ -85,7 +85,7 @@ def grown(state, num_vertices, max_parts):
     return larger
 
 
-# The two loops below over slices, which LLVM vectorises: of indices that run from anywhere it must assume that they
+# The two loops below over slices, which LLVM vectorizes: of indices that run from anywhere it must assume that they
 # could count from the end.
 
 
