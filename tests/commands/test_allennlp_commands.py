@@ -18,7 +18,7 @@ CONFIGS = PROJECT_ROOT / "training_configs" / "syntactic_then_semantic"
 NUM_EPOCHS = 3
 LEARNING_RATE = 0.01
 
-# As in `-o`: a parser so small that a run takes about a second behind its imports.
+# As in `-o`: a parser so small that a run takes about a second after its imports.
 TINY = {
     "model.text_field_embedder.token_embedders.tokens.embedding_dim": 4,
     "model.encoder": {"type": "lstm", "input_size": 20, "hidden_size": 6, "bidirectional": True},

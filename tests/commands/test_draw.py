@@ -53,7 +53,7 @@ def write(path: Path, *lines: Dict[str, Any]) -> Path:
 
 
 def draw(predictions: Path, output: Path, gold: Optional[Path] = None, reader: Optional[str] = None) -> str:
-    """The command behind its arguments; what is on the page."""
+    """Run the command with its arguments; what is on the page."""
     draw_predictions(str(predictions), str(output), None if gold is None else str(gold), reader)
     return output.read_text(encoding="utf-8") if output.is_file() else ""
 
