@@ -4,7 +4,7 @@ import json
 import random
 import statistics
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import pytest
 import torch
@@ -110,20 +110,23 @@ def data(tmp_path_factory) -> Dict[str, Path]:
     return paths
 
 
-def clipped(model: Any, norms: Any, batch: Dict[str, Any]) -> float:
-    """The norm of what a step's gradient is to the syntactic parser, after clipping."""
+def parser_norms(model: Any, norms: Any, batch: Dict[str, Any]) -> Tuple[float, float]:
+    """The norm of what a step's gradient is to the syntactic parser, before clipping and after it."""
     model.train().zero_grad()
     model(**batch)["loss"].backward()
-    groups = norm_groups(model, norms)
-    for parameters, norm in groups:
+    gradients = [p.grad for p in model.syntactic_parser.parameters() if p.grad is not None]
+    before = torch.stack([gradient.norm() for gradient in gradients]).norm().item()
+    for parameters, norm in norm_groups(model, norms):
         torch.nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], norm)
-    gradients = [p.grad.norm() for p in model.syntactic_parser.parameters() if p.grad is not None]
-    return torch.stack(gradients).norm().item()
+    return before, torch.stack([gradient.norm() for gradient in gradients]).norm().item()
 
 
 @pytest.mark.slow
-def test_the_parser_learns_as_much_from_a_graph_as_from_a_tree(monkeypatch):
-    """The published recipe: a clip for each parser. With one for both, the surrogate is a fraction of it."""
+def test_the_graph_does_not_drown_what_it_teaches_the_parser(monkeypatch):
+    """
+    The published recipe has a clip for each parser: however large the graph parser's own gradient is, the syntactic one
+    takes as large a step on a graph as on a tree, where it has a gradient. With one clip it takes a fraction.
+    """
     monkeypatch.chdir(FIXTURES.parent)
     for name, value in DEFAULTS.items():
         monkeypatch.setenv(name, value)
@@ -132,27 +135,26 @@ def test_the_parser_learns_as_much_from_a_graph_as_from_a_tree(monkeypatch):
     readers = config["dataset_reader"]["readers"]
     paths = config["train_data_path"]
     trees, graphs = (
-        list(DatasetReader.from_params(readers[name], max_instances=200).read(paths[name]))
+        list(DatasetReader.from_params(readers[name], max_instances=100).read(paths[name]))
         for name in ("syntax", "semantics")
     )
     vocab = Vocabulary.from_params(config["vocabulary"], instances=[*trees, *graphs])
     torch.manual_seed(0)
+    random.seed(0)
     model = Model.from_params(config["model"], vocab=vocab)
     # From scratch the graph's loss does not reach the tree yet.
     optimizer = torch.optim.Adam([parameter for parameter in model.parameters() if parameter.requires_grad], 1e-3)
-    random.seed(0)
-    for _ in range(100):
+    for _ in range(60):
         instance = random.choice(random.choice((trees[25:], graphs[25:])))
-        clipped(model, norms, Parser(model, [instance]).batch())
+        parser_norms(model, norms, Parser(model, [instance]).batch())
         optimizer.step()
-    medians = {}
-    for name, limits in (("two clips", norms), ("one clip", {"default": 1.0})):
-        for kind, instances in (("tree", trees), ("graph", graphs)):
-            batches = [Parser(model, [instance]).batch() for instance in instances[:25]]
-            steps = [clipped(model, limits, batch) for batch in batches]
-            medians[name, kind] = statistics.median(steps)
-    assert medians["two clips", "graph"] / medians["two clips", "tree"] == pytest.approx(1.0, abs=0.1)
-    assert medians["one clip", "graph"] / medians["one clip", "tree"] < 0.5
+    batches = [[Parser(model, [instance]).batch() for instance in part[:25]] for part in (trees, graphs)]
+    on_trees, on_graphs = ([parser_norms(model, norms, batch) for batch in part] for part in batches)
+    assert statistics.median(after for _, after in on_trees) == pytest.approx(1.0, rel=1e-3)
+    for before, after in on_graphs:
+        assert after == pytest.approx(min(before, 1.0), rel=1e-3)
+    drowned = [parser_norms(model, {"default": 1.0}, batch) for batch in batches[1]]
+    assert statistics.median(after / min(before, 1.0) for before, after in drowned) < 0.5
 
 
 SMALL = {
