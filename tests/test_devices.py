@@ -44,7 +44,7 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
 def large(name: str, tokens: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
     """Beyond enumeration, with padding and a row of nothing else."""
     generator = torch.Generator().manual_seed(5)
-    lengths = torch.tensor([tokens, tokens - 5, 2, 1, 0])
+    lengths = torch.tensor([tokens, tokens - 5, 2, CASES[name].min_tokens, 0])
     mask = torch.arange(tokens) < lengths[:, None]
     return torch.randn(len(lengths), *CASES[name].shape(tokens), generator=generator, dtype=torch.double), mask
 

@@ -12,7 +12,7 @@ from tests.conftest import PROJECT_ROOT
 
 PAGES = [
     *sorted((PROJECT_ROOT / "docs").rglob("*.md")),
-    *(PROJECT_ROOT / name for name in ("benchmarks/README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    *(PROJECT_ROOT / name for name in ("README.md", "benchmarks/README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
 ]
 SOURCES = sorted((PROJECT_ROOT / "spigot_allennlp").rglob("*.py"))
 
