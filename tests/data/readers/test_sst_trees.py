@@ -217,7 +217,9 @@ class TestRefusals:
             SstTreesDatasetReader(granularity=granularity)
 
     def test_an_unknown_key(self):
-        with pytest.raises(ConfigurationError, match="SstTreesDatasetReader has no key 'granularty'; valid: token_ind"):
+        with pytest.raises(
+            ConfigurationError, match="SstTreesDatasetReader has no key 'granularty'; valid: granularity, "
+        ):
             DatasetReader.from_params(Params({"type": "sst_trees", "granularty": 2}))
 
 
