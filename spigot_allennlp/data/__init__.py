@@ -10,6 +10,7 @@ from spigot_allennlp.data.loaders.proportional_scheduler import ProportionalSche
 from spigot_allennlp.data.readers.clusters import LatentClustersDatasetReader
 from spigot_allennlp.data.readers.conllu_graphs import ConlluGraphsDatasetReader
 from spigot_allennlp.data.readers.dependency_graph_reader import DependencyGraphReader
+from spigot_allennlp.data.readers.listops import ListopsDatasetReader
 from spigot_allennlp.data.readers.sdp import SdpDatasetReader
 from spigot_allennlp.data.readers.snli_pairs import SnliPairsDatasetReader
 from spigot_allennlp.data.readers.sst_trees import SstTreesDatasetReader
@@ -21,6 +22,7 @@ __all__ = [
     "DependencyGraphReader",
     "FullBatchDataLoader",
     "LatentClustersDatasetReader",
+    "ListopsDatasetReader",
     "ProportionalScheduler",
     "SdpDatasetReader",
     "Sentence",

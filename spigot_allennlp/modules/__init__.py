@@ -22,6 +22,7 @@ from spigot_allennlp.modules.predicate_scorer import PredicateScorer
 from spigot_allennlp.modules.relations import Relations
 from spigot_allennlp.modules.root import RootSentinel
 from spigot_allennlp.modules.text_encoder import TextEncoder
+from spigot_allennlp.modules.tree_evaluator import TreeEvaluator
 from spigot_allennlp.modules.tree_loss import (
     CrfTreeLoss,
     CrossEntropyTreeLoss,
@@ -66,6 +67,7 @@ __all__ = [
     "RootSentinel",
     "SparseMapTreeLoss",
     "TextEncoder",
+    "TreeEvaluator",
     "TreeLoss",
     "WeightSchedule",
     "WordDropoutEmbedding",

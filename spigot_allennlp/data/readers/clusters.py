@@ -9,8 +9,7 @@ from allennlp.data import DatasetReader, Field, Instance
 from allennlp.data.fields import LabelField, TensorField
 
 from spigot_allennlp.checks import at_least, at_least_one, positive, refuse_unknown_keys
-
-_SPLITS = ("train", "validation", "test")
+from spigot_allennlp.data.generated import SPLITS, check_split, random_stream
 
 # Everything that is drawn is rounded to multiples of this. Products and sums of such numbers are exact in double
 # precision, so that no order of summation (which differs between processors) moves a label.
@@ -80,13 +79,13 @@ class LatentClustersDatasetReader(DatasetReader):
     ) -> None:
         refuse_unknown_keys(self, kwargs)
         super().__init__(manual_distributed_sharding=True, manual_multiprocess_sharding=True, **kwargs)
-        self._sizes = dict(zip(_SPLITS, (train_size, validation_size, test_size)))
+        self._sizes = dict(zip(SPLITS, (train_size, validation_size, test_size)))
         sizes = {f"{split}_size": size for split, size in self._sizes.items()}
         for name, value in {"num_clusters": num_clusters, "num_features": num_features, **sizes}.items():
             at_least_one(name, value)
         self._noise = positive("noise", noise)
         self._seed = at_least(0, "seed", seed)
-        generator = self._generator(0)
+        generator = random_stream(self._seed, 0)
         self._centers = _normal(generator, num_clusters, num_features)
         self._weights = _normal(generator, num_clusters, num_features)
 
@@ -107,11 +106,7 @@ class LatentClustersDatasetReader(DatasetReader):
 
         `ConfigurationError` for another split.
         """
-        if split not in _SPLITS:
-            raise ConfigurationError(
-                f"the data path of latent_clusters is '{split}', which is not a split; valid: "
-                f"{', '.join(map(repr, _SPLITS))}"
-            )
+        check_split("latent_clusters", split)
         clusters, features = self._draw("train")
         scores = self._scores(clusters, features)
         thresholds = self._scores(np.arange(len(self._centers)), self._centers)
@@ -148,12 +143,8 @@ class LatentClustersDatasetReader(DatasetReader):
             fields["label"] = LabelField(label, skip_indexing=True)
         return Instance(fields)
 
-    def _generator(self, stream: int) -> np.random.Generator:
-        """Independent of the other streams of the same seed, and of how much of them is used."""
-        return np.random.Generator(np.random.PCG64(np.random.SeedSequence(self._seed, spawn_key=(stream,))))
-
     def _draw(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        generator = self._generator(1 + _SPLITS.index(split))
+        generator = random_stream(self._seed, 1 + SPLITS.index(split))
         clusters = generator.integers(len(self._centers), size=self._sizes[split])
         noise = _normal(generator, len(clusters), self._centers.shape[1], scale=self._noise)
         return clusters, self._centers[clusters] + noise
