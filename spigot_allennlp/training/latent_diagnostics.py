@@ -250,9 +250,7 @@ def exact_gradient(
     gradient = torch.zeros_like(scores, dtype=torch.double).flatten(1)
     if not (structure.supports("log_partition") and structure.supports("top_k")):
         return gradient
-    # With scores of 0 every structure weighs 1: the partition function counts them.
-    uniform = torch.zeros_like(scores, dtype=torch.double).masked_fill(scores.isneginf(), -torch.inf)
-    counts = structure.log_partition(uniform, mask).exp().round()
+    counts = structure.log_count(scores, mask).exp().round()
     (rows,) = (counts <= max_structures).nonzero(as_tuple=True)
     if len(rows) == 0:
         return gradient

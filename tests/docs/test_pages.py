@@ -21,7 +21,9 @@ from allennlp.common.plugins import import_plugins
 from allennlp.common.util import import_module_and_submodules
 
 from spigot_allennlp.commands.study.design import design, read_description
+from spigot_allennlp.estimators import Estimator
 from spigot_allennlp.external_variables import DEFAULTS
+from spigot_allennlp.structures import LatentStructure
 from tests.conftest import FIXTURES, PROJECT_ROOT
 from tests.docs.pages import PAGES, Command, blocks, commands
 from tests.running import forked_command
@@ -125,6 +127,24 @@ def test_links_lead_somewhere(page: str):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
         if "://" not in target:
             assert (PROJECT_ROOT / page).parent.joinpath(target).exists(), target
+
+
+@pytest.mark.parametrize(
+    "page, registry",
+    [
+        ("docs/estimators.md", Estimator),
+        ("docs/monograph.md", Estimator),
+        ("docs/monograph.md", LatentStructure),
+    ],
+)
+def test_tables_name_what_is_registered(page: str, registry):
+    text = (PROJECT_ROOT / page).read_text(encoding="utf-8")
+    ours = [
+        name for name in registry.list_available() if registry.by_name(name).__module__.startswith("spigot_allennlp.")
+    ]
+    # `pipeline` is a baseline without a gradient.
+    missing = [name for name in ours if f"`{name}`" not in text and name != "pipeline"]
+    assert not missing, f"add rows for {missing} to {page}"
 
 
 # --------------------------------------------------------------------------------------------- pages that are run
