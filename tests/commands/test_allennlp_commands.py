@@ -277,7 +277,7 @@ class TestRefused:
         [
             ({"train_data_path": "none.conllu"}, "none.conllu: there is no such file"),
             ({"model.estimator": "spigott"}, "spigott not in acceptable choices for type: ['spigot', "),
-            ({"model.estimator.step": 1}, "Extra parameters passed to Spigot: {'step': 1}"),
+            ({"model.estimator.step": 1}, "Spigot has no key 'step'; valid: center_gradient, forward_map"),
             ({"model.estimator.step_size": 0}, "step_size is 0"),
             ({"dataset_reader.lables": "full"}, "ConlluGraphsDatasetReader has no key 'lables'; valid: "),
             ({"model.sintax": "gold"}, "SyntacticThenSemantic has no key 'sintax'; valid: "),

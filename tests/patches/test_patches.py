@@ -241,7 +241,8 @@ def test_a_recovered_moving_average_is_that_of_the_model():
 def test_input_that_is_no_utf8(tmp_path: Path):
     path = tmp_path / "input.txt"
     path.write_bytes("caf\u00e9".encode("latin-1"))
-    manager = mock.Mock(_input_file=str(path))
+    # A predictor that leaves the reading to AllenNLP.
+    manager = mock.Mock(_input_file=str(path), _predictor=object())
     with pytest.raises(ConfigurationError, match="input.txt: the input is not valid UTF-8"):
         list(predict._PredictManager._get_json_data(manager))
 
