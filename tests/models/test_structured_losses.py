@@ -130,10 +130,10 @@ class TestModels(ModelTestCase):
         ),
         (
             {"graph_head": {"loss": {"type": "hinge", "cost": 1}}},
-            "Extra parameters passed to HingeGraphLoss: {'cost': 1}",
+            "HingeGraphLoss has no key 'cost'; valid: false_negative_cost, false_positive_cost",
         ),
         ({"graph_head": {"loss": "svm"}}, "svm not in acceptable choices"),
-        ({"graph_head": {"predicates": 3}}, "Extra parameters passed to GraphHead: {'predicates': 3}"),
+        ({"graph_head": {"predicates": 3}}, "GraphHead has no key 'predicates'; valid: "),
         (
             {"syntactic_head": {"loss": "hinge"}, "syntax": "none"},
             "syntactic_head is of no use where no tree is latent",
