@@ -75,7 +75,7 @@ def test_build_vocab_and_train_with_it(config, trained, tmp_path):
 
 def test_find_learning_rate(config, tmp_path):
     pytest.importorskip("matplotlib")
-    run(tmp_path, "find-lr", config, "-s", "search", "--num-batches", 11, *PACKAGES)
+    run(tmp_path, "find-lr", config, "-s", "search", "--num-batches", 11, "--end-lr", 1, *PACKAGES)
     assert (tmp_path / "search" / "lr-losses.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -126,9 +126,8 @@ def test_optuna(config, tmp_path, monkeypatch, capsys):
     pytest.importorskip("optuna")
     example = PROJECT_ROOT / "docs" / "examples" / "optuna_search.py"
     overrides = json.dumps({"trainer.num_epochs": 1, "trainer.callbacks": []})
-    metric = ["--metric", "best_validation_uas"]
     for trials in (2, 1):
-        arguments = [config, tmp_path / "search", "--trials", trials, "-o", overrides, *metric]
+        arguments = [config, tmp_path / "search", "--trials", trials, "-o", overrides]
         monkeypatch.setattr(sys, "argv", [str(example), *map(str, arguments)])
         runpy.run_path(str(example), run_name="__main__")
     output = capsys.readouterr().out

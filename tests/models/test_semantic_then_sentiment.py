@@ -181,11 +181,11 @@ class TestTraining:
     @pytest.mark.parametrize(
         "name, keys, arrives",
         [
-            ("marginals", {}, True),
+            ("latent", {"estimator": "marginals"}, True),
             ("latent", {"estimator": {"type": "spigot", "step_size": 1000.0}}, True),
             ("unlabeled", {"estimator": {"type": "spigot", "step_size": 1000.0}}, True),
             ("latent", {"estimator": "pipeline"}, False),
-            ("marginals", {"frozen_parser": True}, False),
+            ("latent", {"estimator": "marginals", "frozen_parser": True}, False),
         ],
     )
     def test_what_reaches_the_parser(self, name, keys, arrives):
@@ -230,7 +230,7 @@ class TestTraining:
               train_data_path+: {{ sentiment: '{corpus}' }}, validation_data_path: '{corpus}',
               vocabulary+: {{ directory: '{archive}' }},
               model+: {{ semantic_parser+: {{ archive_file: '{archive}' }}, dropout: 0.0, vector_dropout: 0.0 }},
-              trainer+: {{ optimizer+: {{ lr: 0.01 }}, num_epochs: 6, cuda_device: -1 }},
+              trainer+: {{ optimizer+: {{ lr: 0.01 }}, num_epochs: 12, cuda_device: -1 }},
             }}
             """
         )
