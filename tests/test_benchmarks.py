@@ -19,7 +19,7 @@ def test_inference_benchmark(tmp_path):
     results = json.loads((tmp_path / "inference.json").read_text())
     assert results["machine"]["threads"] == 1
     operations = {cell["operation"] for cell in results["cells"]}
-    assert len(operations) == 8
+    assert len(operations) == 10
     for cell in results["cells"]:
         assert cell["times"]["ours"]["ms"] > 0
         # Peers are compared with wherever they are installed.

@@ -26,7 +26,10 @@ def corpus(tmp_path_factory) -> Path:
     [
         ({"syntax": "golden"}, "syntax is 'golden'; valid: 'latent', 'gold', 'none'"),
         ({"syntactic_loss_weight": -0.5}, "weight is -0.5; valid: a number >= 0"),
-        ({"syntax_weight": 0.5}, "SyntacticThenSemantic has no key 'syntax_weight'; valid: ddp_accelerator, dropout, encoder"),
+        (
+            {"syntax_weight": 0.5},
+            "SyntacticThenSemantic has no key 'syntax_weight'; valid: ddp_accelerator, ",
+        ),
         ({"estimator": "spigott"}, "spigott not in acceptable choices"),
         ({"estimator": {"type": "spigot", "step": 0.5}}, "Spigot has no key 'step'; valid: center_gradient, "),
         ({"structure": "tree"}, "tree not in acceptable choices"),

@@ -262,7 +262,7 @@ class TestRefusals:
         "keys, message",
         [
             ({"graph": "gold"}, "graph is 'gold'; valid: 'latent', 'none'"),
-            ({"hidden_size": 1}, "SemanticThenSentiment has no key 'hidden_size'; valid: vocab"),
+            ({"hidden_size": 1}, "SemanticThenSentiment has no key 'hidden_size'; valid: "),
             (
                 {"structure": "projective_tree"},
                 "structure is 'projective_tree'; valid: 'labeled_arc_graph', 'arc_graph'",

@@ -20,6 +20,9 @@ GRAPH_METRICS = {
     "labeled_f1",
     "unlabeled_f1",
     *(f"_{kind}_{name}" for kind in ("labeled", "unlabeled") for name in ("precision", "recall", "exact_match")),
+    "elas",
+    "eulas",
+    *(f"_{kind}_{name}" for kind in ("elas", "eulas") for name in ("precision", "recall")),
 }
 
 
@@ -243,6 +246,9 @@ class TestMetrics:
             "tree_depth",
             "_arcs_changed",
             "_pull_back_distance",
+            "_surrogate_nonzero",
+            "_score_rms",
+            "_mean_score_rms",
         }
 
     @pytest.mark.parametrize("syntax", ["none", "gold"])

@@ -175,7 +175,9 @@ PRUNERS = str(FIXTURES / "models" / "pruners.tar.gz")
 def test_training_on_the_command_line(name, data, tmp_path):
     overrides = json.dumps({**SMALL[name], "trainer.num_epochs": 2})
     config = CONFIGS / f"{name}.jsonnet"
-    done = forked_command(tmp_path, "train", config, "-s", "run", "-o", overrides, **data, SPIGOT_PRUNERS_ARCHIVE=PRUNERS)
+    done = forked_command(
+        tmp_path, "train", config, "-s", "run", "-o", overrides, **data, SPIGOT_PRUNERS_ARCHIVE=PRUNERS
+    )
     assert done.returncode == 0, done.output
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["best_validation_loss"] > 0 and "best_validation_labeled_f1" in metrics
