@@ -225,7 +225,7 @@ class TestPredict:
     @pytest.mark.parametrize(
         "line, message",
         [
-            ('{"sentence": "Stop', "input line 2 (not counting blank ones) begins with '{' but is not JSON"),
+            ('{"sentence": "Stop', "input.txt:3: the line begins with '{' but is not JSON"),
             ('{"sentence": ""}', "with at least one word"),
         ],
     )

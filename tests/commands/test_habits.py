@@ -125,13 +125,13 @@ def test_optuna(config, tmp_path, monkeypatch, capsys):
     """Two trials, then one more with what is known from them."""
     pytest.importorskip("optuna")
     example = PROJECT_ROOT / "docs" / "examples" / "optuna_search.py"
-    overrides = json.dumps({"trainer.num_epochs": 1, "trainer.callbacks": []})
+    overrides = json.dumps({"trainer.num_epochs": 1, "trainer.callbacks": [], "trainer.validation_metric": "+uas"})
     for trials in (2, 1):
         arguments = [config, tmp_path / "search", "--trials", trials, "-o", overrides]
         monkeypatch.setattr(sys, "argv", [str(example), *map(str, arguments)])
         runpy.run_path(str(example), run_name="__main__")
     output = capsys.readouterr().out
-    assert "of 3, best_validation_uas" in output
+    assert "of 3, uas" in output
     best = json.loads(output[output.rindex("{") :])
     assert best.keys() == {"step_size", "dropout", "lr"}
     runs = [json.loads((tmp_path / "search" / f"trial{n}" / "config.json").read_text()) for n in range(3)]

@@ -123,6 +123,7 @@ def test_of_classes(tmp_path):
             {
                 "train_data_path": str(corpus),
                 "validation_data_path": str(corpus),
+                "dataset_reader.tokenizer": "whitespace",
                 "model.text_field_embedder.token_embedders.tokens": {"type": "embedding", "embedding_dim": 10},
                 "trainer.num_epochs": 1,
                 "trainer.cuda_device": -1,
