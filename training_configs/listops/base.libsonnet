@@ -16,7 +16,7 @@
   model: {
     type: 'latent_tree_evaluator',
     text_field_embedder: { token_embedders: { tokens: { type: 'embedding', embedding_dim: 60 } } },
-    hidden_dim: 100,
+    hidden_dim: 128,
     // Of expressions that are five operators deep.
     num_steps: 5,
   },
@@ -27,7 +27,7 @@
   trainer: {
     optimizer: { type: 'adam', lr: 2e-3 },
     grad_norm: 5.0,
-    num_epochs: 20,
+    num_epochs: 60,
     validation_metric: '+accuracy',
     callbacks: [],
   },
