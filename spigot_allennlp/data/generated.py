@@ -15,7 +15,7 @@ def check_split(reader: str, split: str) -> str:
     reader : `str`
         The name of the reader.
     split : `str`
-        What it is given as a path.
+        Name of the split, which stands in place of a path.
 
     # Returns
 

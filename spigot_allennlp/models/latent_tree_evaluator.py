@@ -50,7 +50,7 @@ class LatentTreeEvaluator(LatentStructureClassifier):
     structure : `LatentStructure`, optional (default = `nonprojective_tree`)
         Structure of the tree.
     estimator : `Estimator`, optional (default = `spigot`)
-        What of the loss reaches the scores.
+        Estimator of the gradient at the scores.
     hidden_dim : `int`, optional (default = `100`)
         Size of the states that are passed along the tree.
     num_steps : `int`, optional (default = `5`)

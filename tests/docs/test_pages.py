@@ -37,6 +37,7 @@ NOT_RUN = {
     "python scripts/pack_parser.py": "the tests of docs run where no script is",
     "pip install": "it would change the environment of the tests",
     ".venv/bin/pip install": "it would change the environment of the tests",
+    "echo ": "it writes an input of the reader's own",
     "uv ": "it would change the environment of the tests",
     "pip wheel": "tests/test_package.py builds the wheel",
     "python scripts/pip_install.py": "it would change the environment of the tests",

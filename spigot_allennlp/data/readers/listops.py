@@ -34,7 +34,7 @@ class Evaluated(NamedTuple):
     heads : `List[int]`
         The head of each token, from 1; 0 for the outermost operator.
     value : `int`
-        What the expression comes to.
+        Value of the expression, 0 to 9.
     """
 
     heads: List[int]
@@ -123,7 +123,7 @@ class ListopsDatasetReader(DatasetReader):
 
     # Errors
 
-    `ConfigurationError` for values out of range, another split, and text that is no expression.
+    `ConfigurationError` for values out of range, another split, and text that is not an expression.
     """
 
     def __init__(
